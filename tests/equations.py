@@ -27,7 +27,7 @@ def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -
     """Floats in [-1, 1); integers over their whole range, so that they wrap; bools with few True."""
     dtype = np.dtype(dtype)
     if dtype.kind == "b":
-        return rng.random(shape) < 0.3
+        return np.asarray(rng.random(shape) < 0.3)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         return np.asarray(rng.integers(limits.min, limits.max, shape, dtype, endpoint=True))

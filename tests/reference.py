@@ -29,7 +29,7 @@ def reference(equation: str, *operands, dtype=None) -> Reference:
     """
     arrays = [np.asarray(op) for op in operands]
     inputs, output, _ = parse_einsum_input((equation.replace(" ", ""), *arrays))
-    dtype = np.result_type(*arrays) if dtype is None else np.dtype(dtype)
+    dtype = (np.result_type(*arrays) if dtype is None else np.dtype(dtype)).newbyteorder("=")
     terms = inputs.split(",")
     if dtype.kind == "b":
         return Reference(contract(terms, output, [a.astype(bool) for a in arrays]), 0, dtype)
@@ -45,7 +45,7 @@ def reference(equation: str, *operands, dtype=None) -> Reference:
 def assert_close(result, expected: Reference) -> None:
     """The dtype and shape are exact, every element lies within its own tolerance."""
     result = np.asarray(result)
-    assert result.dtype == expected.dtype
+    assert result.dtype.newbyteorder("=") == expected.dtype  # a view of a big-endian array is big-endian
     assert result.shape == expected.value.shape
     if expected.dtype.kind in "biu":
         np.testing.assert_array_equal(result, expected.value)
@@ -70,7 +70,7 @@ def contract(terms: Sequence[str], output: str, arrays: Sequence[np.ndarray]) ->
     labels = output + "".join(sorted(set("".join(terms)) - set(output)))
     product = np.ones((1,) * len(labels), arrays[0].dtype)
     for term, array in zip(terms, arrays, strict=True):
-        product = product * align(term, array, labels)
+        product = np.asarray(product * align(term, array, labels), product.dtype)  # 0-d stays an array
     # A label of extent 1 everywhere must still be summed; one that is 0 gives the empty sum.
     axes = tuple(range(len(output), len(labels)))
     if product.dtype == bool:
