@@ -34,7 +34,8 @@ def reference(equation: str, *operands, dtype=None) -> Reference:
     if dtype.kind == "b":
         return Reference(contract(terms, output, [a.astype(bool) for a in arrays]), 0, dtype)
     if dtype.kind in "iu":
-        return Reference(wrap(contract(terms, output, [exact(a.astype(dtype)) for a in arrays]), dtype), 0, dtype)
+        exact = contract(terms, output, [a.astype(dtype).astype(object) for a in arrays])
+        return Reference(wrap(exact, dtype), 0, dtype)
     wide = np.clongdouble if dtype.kind == "c" else np.longdouble
     arrays = [a.astype(wide) for a in arrays]
     size = contract(terms, output, [magnitude(a) for a in arrays])
@@ -102,10 +103,6 @@ def summed_extent(terms: Sequence[str], output: str, arrays: Sequence[np.ndarray
 
 def magnitude(array: np.ndarray) -> np.ndarray:
     return np.abs(array.real) + np.abs(array.imag)
-
-
-def exact(array: np.ndarray) -> np.ndarray:
-    return array.astype(object)
 
 
 def wrap(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

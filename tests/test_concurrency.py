@@ -18,7 +18,8 @@ THREADS = 12
 
 # Different code each: another dtype is always another kernel.
 COLD = [
-    Case("", "ab,bcx,xc->ax", ((8, 9), (9, 7, 5), (5, 7)), (d,) * 3) for d in ("float32", "int16", "complex64", "uint8")
+    Case("", "ab,bcx,xc->ax", ((8, 9), (9, 7, 5), (5, 7)), (dtype,) * 3)
+    for dtype in ("float32", "int16", "complex64", "uint8")
 ]
 
 
@@ -77,7 +78,8 @@ def test_many_python_threads_over_kernels_that_use_threads_themselves():
     def work(n: int) -> None:
         with einjit.options(threads=2):
             for _ in range(5):
-                np.testing.assert_allclose(einjit.einsum("ij,jk->ik", *operands), expected, rtol=1e-10, atol=1e-12)
+                got = einjit.einsum("ij,jk->ik", *operands)
+                np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
 
     in_threads(work)
 
@@ -190,7 +192,7 @@ def test_after_a_ctrl_c_other_threads_still_compile(cold_cache):
         thread.start()
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
-            while not results:
+            while True:
                 einjit.einsum("ij,jk->ik", a, b)
         except KeyboardInterrupt:
             pass
