@@ -1,0 +1,172 @@
+"""`einjit demo`: the everyday equations, compiled, run, checked and timed beside NumPy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import einjit
+
+from .fallback import numpy_einsum
+from .parse import parse
+from .path import plan
+
+SECONDS_PER_TIMING = 0.2
+INTENSE = 8  # multiply-adds for each element that must be moved: above, arithmetic is the limit
+
+
+@dataclass(frozen=True)
+class Example:
+    equation: str
+    shapes: tuple[tuple[int, ...], ...]
+
+    def operands(self, dtype: np.dtype) -> list[np.ndarray]:
+        rng = np.random.default_rng(0)
+        return [random_array(rng, shape, dtype) for shape in self.shapes]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the table; times in seconds, `work` in flops or bytes as `unit` says."""
+
+    example: Example
+    generated: str
+    compiling: float
+    running: float
+    numpy: float
+    work: int
+    unit: str
+    correct: bool
+
+
+SIX = (16, 12, 16, 12, 16, 24)
+
+EVERYDAY = (
+    Example("ij->i", ((3000, 3000),)),
+    Example("ij->j", ((3000, 3000),)),
+    Example("ij->", ((3000, 3000),)),
+    Example("ijklmn->n", (SIX,)),
+    Example("ijklmn->", (SIX,)),
+    Example("ij->ji", ((3000, 3000),)),
+    Example("ik,jk->ij", ((1024, 1024), (1024, 1024))),
+    Example("ij,jk->ik", ((1024, 1024), (1024, 1024))),
+    Example("ij,ik->jk", ((1024, 1024), (1024, 1024))),
+    Example("i,j->ij", ((3000,), (3000,))),
+    Example("bij,bjk->bik", ((64, 128, 128), (64, 128, 128))),
+    Example("bqhd,bkhd->bhqk", ((4, 256, 8, 64), (4, 256, 8, 64))),
+    Example("ni,oij,nj->no", ((256, 128), (64, 128, 128), (256, 128))),
+    Example("ii->", ((3000, 3000),)),
+    Example("ii->i", ((3000, 3000),)),
+    Example("ab,bc,cd,de->ae", ((400, 500), (500, 300), (300, 600), (600, 200))),
+)
+
+
+def run(dtype: np.dtype, scale: float = 1.0, examples: tuple[Example, ...] = EVERYDAY) -> bool:
+    """Run the examples and print the table. True if every result was right."""
+    console = Console()
+    rows: list[Measured] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("compiling", total=len(examples))
+        for example in examples:
+            progress.update(task, description=f"compiling {example.equation}")
+            rows.append(measure(scaled(example, scale), dtype))
+            progress.advance(task)
+    console.print(table(rows, dtype))
+    wrong = [row.example.equation for row in rows if not row.correct]
+    console.print(f"wrong: {', '.join(wrong)}" if wrong else f"all {len(rows)} results agree with float64", markup=False)
+    return not wrong
+
+
+def measure(example: Example, dtype: np.dtype) -> Measured:
+    """Compile the example, check its result, and time it and NumPy, both into memory that exists."""
+    operands = example.operands(dtype)
+    start = time.perf_counter()
+    kernel = einjit.compile(example.equation, *operands)
+    compiling = time.perf_counter() - start
+    einsum = parse(example.equation, tuple(len(s) for s in example.shapes))
+    sizes = {c: n for term, shape in zip(einsum.inputs, example.shapes, strict=True) for c, n in zip(term, shape)}
+    out = np.empty([sizes[c] for c in einsum.output], dtype)
+    kernel(*operands, out=out)
+    correct = agrees(out, example, operands, prod(n for c, n in sizes.items() if c not in einsum.output))
+    # NumPy's faster way: its plain loops for one operand, BLAS where it can for more.
+    optimize = len(operands) > 1
+    work, unit = cost(einsum, sizes, operands, out)
+    return Measured(
+        example, f"{kernel.family} {kernel.tiling}".strip(), compiling,
+        best_time(lambda: kernel(*operands, out=out)),
+        best_time(lambda: numpy_einsum(example.equation, *operands, out=out, optimize=optimize)),
+        work, unit, correct,
+    )
+
+
+def agrees(out: np.ndarray, example: Example, operands: list[np.ndarray], summed: int) -> bool:
+    """Within the error that a sum of `summed` products, each at most 1 in size, may have in this dtype."""
+    wide = np.result_type(out.dtype, np.float64)
+    expected = numpy_einsum(example.equation, *(op.astype(wide) for op in operands), optimize=len(operands) > 1)
+    allowed = np.finfo(out.dtype).eps * (np.sqrt(summed) + 8) * np.maximum(1, np.abs(expected).max(initial=0))
+    return bool(np.all(np.abs(out - expected) <= allowed))
+
+
+def cost(einsum, sizes: dict[str, int], operands: list[np.ndarray], out: np.ndarray) -> tuple[int, str]:
+    """The work to rate the time by: flops where arithmetic is the limit, else the bytes that must move."""
+    flops = plan(einsum, sizes).flops
+    elements = sum(prod({c: sizes[c] for c in term}.values()) for term in einsum.inputs) + out.size
+    if flops >= INTENSE * elements:
+        return flops, "GF/s"
+    return elements * out.itemsize, "GB/s"
+
+
+def best_time(call: Callable[[], object]) -> float:
+    """The shortest of the calls that fit into SECONDS_PER_TIMING, after one to warm up."""
+    call()
+    best, spent = float("inf"), 0.0
+    while spent < SECONDS_PER_TIMING:
+        start = time.perf_counter()
+        call()
+        took = time.perf_counter() - start
+        best, spent = min(best, took), spent + took
+    return best
+
+
+def table(rows: list[Measured], dtype: np.dtype) -> Table:
+    drawn = Table(title=f"einjit {einjit.__version__} · {dtype} · NumPy {np.__version__} beside it")
+    for name in ("equation", "shapes", "generated"):
+        drawn.add_column(name, overflow="fold")
+    for name in ("compile", "run", "rate", "NumPy", ""):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        drawn.add_row(
+            row.example.equation, " ".join("×".join(map(str, s)) for s in row.example.shapes), escape(row.generated),
+            duration(row.compiling), duration(row.running), f"{row.work / row.running / 1e9:.1f} {row.unit}",
+            duration(row.numpy), "ok" if row.correct else "[red]WRONG[/red]",
+        )
+    return drawn
+
+
+def duration(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def scaled(example: Example, scale: float) -> Example:
+    shapes = tuple(tuple(max(1, round(n * scale)) for n in shape) for shape in example.shapes)
+    return Example(example.equation, shapes)
+
+
+def random_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Numbers no larger than 1 in size."""
+    values = rng.uniform(-0.7, 0.7, shape)
+    if dtype.kind == "c":
+        values = values + 1j * rng.uniform(-0.7, 0.7, shape)
+    return values.astype(dtype)
