@@ -141,6 +141,4 @@ def info() -> None:
 @cache.command()
 def clear() -> None:
     """Delete every compiled kernel; they are compiled again when they are needed."""
-    before = einjit.cache.info()
-    einjit.cache.clear()
-    click.echo(f"Cleared.\n{before}")
+    click.echo(f"Deleted {einjit.cache.clear()} kernels from {einjit.cache.info().path}")
