@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,6 +21,7 @@ from .fallback import numpy_einsum
 from .parse import parse
 from .path import plan
 
+PAGE_WIDTH = 120  # where the output is not a terminal
 SECONDS_PER_TIMING = 0.2
 INTENSE = 8  # multiply-adds for each element that must be moved: above, arithmetic is the limit
 
@@ -71,15 +74,15 @@ EVERYDAY = (
 
 def run(dtype: np.dtype, scale: float = 1.0, examples: tuple[Example, ...] = EVERYDAY) -> bool:
     """Run the examples and print the table. True if every result was right."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PAGE_WIDTH)
     rows: list[Measured] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("compiling", total=len(examples))
-        for example in examples:
-            progress.update(task, description=f"compiling {example.equation}")
+    # Refreshed by hand: a thread that redraws would disturb the timings.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
+        task = progress.add_task("", total=len(examples))
+        for done, example in enumerate(examples):
+            progress.update(task, completed=done, description=f"compiling {example.equation}", refresh=True)
             rows.append(measure(scaled(example, scale), dtype))
-            progress.advance(task)
     console.print(table(rows, dtype))
     wrong = [row.example.equation for row in rows if not row.correct]
     console.print(f"wrong: {', '.join(wrong)}" if wrong else f"all {len(rows)} results agree with float64", markup=False)
@@ -138,8 +141,10 @@ def best_time(call: Callable[[], object]) -> float:
 
 
 def table(rows: list[Measured], dtype: np.dtype) -> Table:
-    drawn = Table(title=f"einjit {einjit.__version__} · {dtype} · NumPy {np.__version__} beside it")
-    for name in ("equation", "shapes", "generated"):
+    title = f"einjit {einjit.__version__} beside NumPy {np.__version__}, {dtype}"
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    drawn.add_column("equation", no_wrap=True)
+    for name in ("shapes", "generated"):
         drawn.add_column(name, overflow="fold")
     for name in ("compile", "run", "rate", "NumPy", ""):
         drawn.add_column(name, justify="right", no_wrap=True)
