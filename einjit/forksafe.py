@@ -1,0 +1,56 @@
+"""Make a fork safe while another thread compiles.
+
+The child has only the thread that forked. A lock that another thread held stays locked in it for ever, and
+its first compile would wait for that lock. So a fork first takes the locks that a compile holds, einjit's,
+Numba's and llvmlite's, in the order in which a compile takes them; parent and child then release them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+# One compile at a time. Hold it also around the first import of Numba and llvmlite.
+compile_lock = threading.RLock()
+
+# Some compile may wait for the very thread that forks. A fork that never returned would then be worse than a
+# child that cannot compile.
+_PATIENCE_SECONDS = 60.0
+
+_OTHERS = (
+    # module, and the attributes that lead from it to a lock: private, so they may change at any release
+    ("numba.core.compiler_lock", ("global_compiler_lock", "_lock")),
+    ("llvmlite.binding.ffi", ("lib", "_lock", "_lock")),
+)
+
+_held = threading.local()  # .locks: what this thread took for the fork that it is making
+
+
+def _locks() -> Iterator[Any]:
+    """The locks of a compile, outermost first; of modules that are not imported there are none to take."""
+    yield compile_lock
+    for module, path in _OTHERS:
+        lock: Any = sys.modules.get(module)
+        for name in path:
+            lock = getattr(lock, name, None)
+        if hasattr(lock, "acquire") and hasattr(lock, "release"):
+            yield lock
+
+
+def _before_fork() -> None:
+    _held.locks = []
+    for lock in _locks():
+        if lock.acquire(timeout=_PATIENCE_SECONDS):
+            _held.locks.append(lock)
+
+
+def _after_fork() -> None:
+    while _held.locks:
+        _held.locks.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
