@@ -13,7 +13,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in CLI_PACKAGES:
             raise
-        print(f"einjit: the command line needs {error.name}: run `pip install 'einjit[cli]'`.", file=sys.stderr)
+        sentence = f"einjit: the command line needs {error.name}: run `pip install 'einjit[cli]'`."
+        print(sentence, file=sys.stderr)
         sys.exit(2)
     cli(prog_name="einjit")
 

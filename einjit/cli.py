@@ -73,7 +73,8 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--dtype", type=DType(), default="float32", show_default=True, help="What the operands are made of.")
+@click.option("--dtype", type=DType(), default="float32", show_default=True,
+              help="What the operands are made of.")
 @click.option("--scale", type=click.FloatRange(min=0.001), default=1.0, show_default=True,
               help="Multiplies every extent: 0.1 for a quick look.")
 def demo(dtype: np.dtype, scale: float) -> None:
@@ -91,7 +92,8 @@ def demo(dtype: np.dtype, scale: float) -> None:
 @cli.command()
 @click.argument("equation")
 @click.argument("shapes", type=Shape(), nargs=-1)
-@click.option("--dtype", type=DType(), default="float64", show_default=True, help="The dtype of every operand.")
+@click.option("--dtype", type=DType(), default="float64", show_default=True,
+              help="The dtype of every operand.")
 def explain(equation: str, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype) -> None:
     """Show every stage of compiling EQUATION for operands of SHAPES.
 
@@ -111,8 +113,8 @@ def bench(arguments: tuple[str, ...]) -> None:
     """
     checkout = find_bench()
     if checkout is None:
-        raise click.UsageError("the benchmarks are not part of the installed package; run this in a checkout "
-                               "of the source, where the folder bench/ is.")
+        raise click.UsageError("the benchmarks are not part of the installed package; "
+                               "run this in a checkout of the source, where the folder bench/ is.")
     sys.exit(subprocess.call([sys.executable, "-m", "bench", *arguments], cwd=checkout))
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 import einjit
 
+from .einsum import sizes_of
 from .fallback import numpy_einsum
 from .parse import parse
 from .path import plan
@@ -85,7 +86,8 @@ def run(dtype: np.dtype, scale: float = 1.0, examples: tuple[Example, ...] = EVE
             rows.append(measure(scaled(example, scale), dtype))
     console.print(table(rows, dtype))
     wrong = [row.example.equation for row in rows if not row.correct]
-    console.print(f"wrong: {', '.join(wrong)}" if wrong else f"all {len(rows)} results agree with float64", markup=False)
+    verdict = f"wrong: {', '.join(wrong)}" if wrong else f"all {len(rows)} results agree with float64"
+    console.print(verdict, markup=False, highlight=False)
     return not wrong
 
 
@@ -96,7 +98,7 @@ def measure(example: Example, dtype: np.dtype) -> Measured:
     kernel = einjit.compile(example.equation, *operands)
     compiling = time.perf_counter() - start
     einsum = parse(example.equation, tuple(len(s) for s in example.shapes))
-    sizes = {c: n for term, shape in zip(einsum.inputs, example.shapes, strict=True) for c, n in zip(term, shape)}
+    sizes = sizes_of(einsum, example.shapes, example.equation)
     out = np.empty([sizes[c] for c in einsum.output], dtype)
     kernel(*operands, out=out)
     correct = agrees(out, example, operands, prod(n for c, n in sizes.items() if c not in einsum.output))
@@ -113,8 +115,8 @@ def measure(example: Example, dtype: np.dtype) -> Measured:
 
 def agrees(out: np.ndarray, example: Example, operands: list[np.ndarray], summed: int) -> bool:
     """Within the error that a sum of `summed` products, each at most 1 in size, may have in this dtype."""
-    wide = np.result_type(out.dtype, np.float64)
-    expected = numpy_einsum(example.equation, *(op.astype(wide) for op in operands), optimize=len(operands) > 1)
+    wide = [op.astype(np.result_type(out.dtype, np.float64)) for op in operands]
+    expected = numpy_einsum(example.equation, *wide, optimize=len(operands) > 1)
     allowed = np.finfo(out.dtype).eps * (np.sqrt(summed) + 8) * np.maximum(1, np.abs(expected).max(initial=0))
     return bool(np.all(np.abs(out - expected) <= allowed))
 
@@ -150,8 +152,9 @@ def table(rows: list[Measured], dtype: np.dtype) -> Table:
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         drawn.add_row(
-            row.example.equation, " ".join("×".join(map(str, s)) for s in row.example.shapes), escape(row.generated),
-            duration(row.compiling), duration(row.running), f"{row.work / row.running / 1e9:.1f} {row.unit}",
+            row.example.equation, " ".join("×".join(map(str, s)) for s in row.example.shapes),
+            escape(row.generated), duration(row.compiling), duration(row.running),
+            f"{row.work / row.running / 1e9:.1f} {row.unit}",
             duration(row.numpy), "ok" if row.correct else "[red]WRONG[/red]",
         )
     return drawn

@@ -11,7 +11,8 @@ import pytest
 import einjit
 from tests.subprocesses import ROOT, run_code, run_python
 
-PUBLIC = ("einsum", "tensordot", "jit", "compile", "explain", "options", "stats", "cache", "errors", "__version__")
+PUBLIC = ("einsum", "tensordot", "jit", "compile", "explain", "options", "stats", "cache", "errors",
+          "__version__")
 HEAVY = ("numba", "llvmlite", "opt_einsum", "rich", "click", "platformdirs", "concurrent.futures.process")
 
 
