@@ -6,7 +6,7 @@ import numpy as np
 
 import einjit
 from einjit.errors import ScheduleError
-from einjit.schedule import Pack, Reorder, Split, Unroll, Vectorize
+from einjit.schedule import Pack, Parallel, Reorder, Split, Unroll, Vectorize
 
 x, y = np.random.default_rng(0).random((2, 200, 200))
 equation = "ij,jk->ik"
@@ -30,6 +30,6 @@ np.testing.assert_allclose(kernel(x, y), x @ y)
 print(kernel.source)
 
 try:
-    einjit.compile(equation, x, y, schedule=(Split("j", 8), Unroll("j"), Reorder(("i", "k", "j/8", "i"))))
+    einjit.compile(equation, x, y, schedule=(Parallel("j"),))
 except ScheduleError as error:
     print(error)
