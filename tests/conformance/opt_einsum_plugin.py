@@ -12,12 +12,12 @@ import os
 from opt_einsum.backends import dispatch
 
 import einjit
-from tests.conformance.summary import pytest_terminal_summary  # noqa: F401 (pytest finds it here)
+from tests.conformance.summary import counted, pytest_terminal_summary  # noqa: F401 (pytest finds it here)
 
 SAMPLE = int(os.environ.get("EINJIT_TEST_SAMPLE", "1"))
 
-dispatch._cached_funcs["einsum", "numpy"] = einjit.einsum
-dispatch._cached_funcs["tensordot", "numpy"] = einjit.tensordot
+dispatch._cached_funcs["einsum", "numpy"] = counted(einjit.einsum)
+dispatch._cached_funcs["tensordot", "numpy"] = counted(einjit.tensordot)
 
 
 def pytest_collection_modifyitems(config, items: list) -> None:
