@@ -1,0 +1,158 @@
+"""Arithmetic on lanes: the element expression of a loop nest and its reduction, as LLVM instructions."""
+from __future__ import annotations
+
+from typing import Sequence
+
+from llvmlite import ir
+
+from ..expr import Binary, Const, Expr, Operand, Select, Unary
+from . import elements as el
+from .elements import FAST, Element, Lanes
+
+
+def evaluate(builder, element: Element, expr: Expr, operands: Sequence[Lanes]) -> Lanes:
+    """The value of `expr` where operand i holds `operands[i]`, all of one element type and width."""
+    lanes = operands[0].lanes
+
+    def value(node: Expr) -> Lanes:
+        match node:
+            case Operand(index):
+                return operands[index]
+            case Const(number):
+                return el.constant(element, number, lanes)
+            case Unary(op, x):
+                return _unary(builder, element, op, value(x))
+            case Binary(op, x, y) if op in _COMPARISONS:
+                return _from_truth(builder, element, compare(op, x, y), lanes)
+            case Binary(op, x, y):
+                return binary(builder, element, op, value(x), value(y))
+            case Select(cond, x, y):
+                return el.select(builder, truth(cond), value(x), value(y))
+        raise TypeError(f"no code for expression node {node!r}")
+
+    def compare(op: str, x: Expr, y: Expr) -> ir.Value:
+        left, right = value(x).parts, value(y).parts
+        if element.kind == "f":
+            emit = builder.fcmp_unordered if op == "ne" else builder.fcmp_ordered
+        else:
+            emit = builder.icmp_signed if element.kind == "i" else builder.icmp_unsigned
+        return emit(_COMPARISONS[op], left[0], right[0])
+
+    def truth(node: Expr) -> ir.Value:
+        if isinstance(node, Binary) and node.op in _COMPARISONS:
+            return compare(node.op, node.x, node.y)
+        return compare("ne", node, Const(0))
+
+    return value(expr)
+
+
+_COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+
+
+def _from_truth(builder, element: Element, truth: ir.Value, lanes: int) -> Lanes:
+    return el.select(builder, truth, el.constant(element, 1, lanes), el.constant(element, 0, lanes))
+
+
+def accumulate(builder, element: Element, reduce: str, total: Lanes, expr: Expr, operands: Sequence[Lanes]) -> Lanes:
+    """`total` reduced with `expr`: one fused multiply-add a component where the expression ends in a product."""
+    if reduce == "add" and element.is_float and isinstance(expr, Binary) and expr.op == "mul":
+        x = evaluate(builder, element, expr.x, operands)
+        y = evaluate(builder, element, expr.y, operands)
+        return _multiply_add(builder, element, x, y, total)
+    return binary(builder, element, reduce, total, evaluate(builder, element, expr, operands))
+
+
+def identity(element: Element, reduce: str, lanes: int) -> Lanes:
+    """What a reduction starts from."""
+    if reduce == "add":
+        return el.constant(element, 0, lanes)
+    raise TypeError(f"no identity known for the reduction {reduce!r}")
+
+
+def horizontal(builder, element: Element, reduce: str, value: Lanes) -> Lanes:
+    """All lanes reduced to one, by halves (pairwise, so the error grows with log2 of the lanes)."""
+    while value.lanes > 1:
+        half = value.lanes // 2
+        low, high = (
+            Lanes(tuple(_slice(builder, p, start, half) for p in value.parts), half) for start in (0, half))
+        value = binary(builder, element, reduce, low, high)
+    return value
+
+
+def _slice(builder, part, start: int, count: int):
+    if count == 1:
+        return builder.extract_element(part, el.I32(start))
+    return el.shuffle(builder, part, part, list(range(start, start + count)))
+
+
+def binary(builder, element: Element, op: str, x: Lanes, y: Lanes) -> Lanes:
+    if element.kind == "c":
+        return Lanes(_COMPLEX[op](builder, x.parts, y.parts), x.lanes)
+    return Lanes((_real_binary(builder, element, op, x.parts[0], y.parts[0]),), x.lanes)
+
+
+def _real_binary(builder, element: Element, op: str, x, y):
+    if element.kind == "f":
+        if op in ("min", "max"):
+            return _call(builder, f"llvm.{op}imum", [x, y])
+        return {"add": builder.fadd, "sub": builder.fsub, "mul": builder.fmul, "div": builder.fdiv}[op](
+            x, y, flags=FAST)
+    if element.kind == "b":
+        return {"add": builder.or_, "mul": builder.and_, "max": builder.or_, "min": builder.and_}[op](x, y)
+    if op in ("min", "max"):
+        less = (builder.icmp_signed if element.kind == "i" else builder.icmp_unsigned)("<", x, y)
+        return builder.select(less, x, y) if op == "min" else builder.select(less, y, x)
+    return {"add": builder.add, "sub": builder.sub, "mul": builder.mul}[op](x, y)
+
+
+def _multiply_add(builder, element: Element, x: Lanes, y: Lanes, z: Lanes) -> Lanes:
+    def fma(a, b, c):
+        return _call(builder, "llvm.fmuladd", [a, b, c], FAST)
+
+    if element.kind != "c":
+        return Lanes((fma(x.parts[0], y.parts[0], z.parts[0]),), z.lanes)
+    (xr, xi), (yr, yi), (zr, zi) = x.parts, y.parts, z.parts
+    real = fma(xr, yr, zr)
+    imag = fma(xr, yi, zi)
+    minus_xi = builder.fneg(xi)
+    return Lanes((fma(minus_xi, yi, real), fma(xi, yr, imag)), z.lanes)
+
+
+def _complex_mul(builder, x, y):
+    (a, b), (c, d) = x, y
+    real = builder.fsub(builder.fmul(a, c, flags=FAST), builder.fmul(b, d, flags=FAST), flags=FAST)
+    imag = builder.fadd(builder.fmul(a, d, flags=FAST), builder.fmul(b, c, flags=FAST), flags=FAST)
+    return real, imag
+
+
+def _complex_div(builder, x, y):
+    (c, d) = y
+    scale = builder.fadd(builder.fmul(c, c), builder.fmul(d, d))
+    real, imag = _complex_mul(builder, x, (c, builder.fneg(d)))
+    return builder.fdiv(real, scale), builder.fdiv(imag, scale)
+
+
+_COMPLEX = {
+    "add": lambda b, x, y: tuple(b.fadd(p, q, flags=FAST) for p, q in zip(x, y)),
+    "sub": lambda b, x, y: tuple(b.fsub(p, q, flags=FAST) for p, q in zip(x, y)),
+    "mul": _complex_mul,
+    "div": _complex_div,
+}
+
+
+def _unary(builder, element: Element, op: str, x: Lanes) -> Lanes:
+    if op == "neg":
+        emit = builder.fneg if element.is_float else builder.neg
+        return Lanes(tuple(emit(p) for p in x.parts), x.lanes)
+    (part,) = x.parts
+    if op == "abs" and not element.is_float:
+        zero = el.constant(element, 0, x.lanes).parts[0]
+        negative = builder.icmp_signed("<", part, zero)
+        return Lanes((builder.select(negative, builder.neg(part), part) if element.kind == "i" else part,), x.lanes)
+    return Lanes((_call(builder, "llvm.fabs" if op == "abs" else f"llvm.{op}", [part]),), x.lanes)
+
+
+def _call(builder, name: str, arguments, flags=()):
+    typ = arguments[0].type
+    fn = el.intrinsic_function(builder, f"{name}.{el.suffix(typ)}", typ, [typ] * len(arguments))
+    return builder.call(fn, arguments, fastmath=flags)

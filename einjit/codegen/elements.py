@@ -1,0 +1,278 @@
+"""Array elements as LLVM values: types, loads, stores, conversions and arithmetic on lanes.
+
+A `Lanes` value is what one machine vector (or scalar, with one lane) holds: one LLVM value for a real
+element, two (real and imaginary parts) for a complex one. Everything the register tile and the packing
+loops compute goes through here, so that they are written once for every dtype.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_FLOATS = {16: ir.HalfType(), 32: ir.FloatType(), 64: ir.DoubleType()}
+
+# 'nnan' and 'ninf' are absent on purpose: NaN and infinity follow IEEE.
+FAST = ("contract", "reassoc", "nsz")
+
+
+@dataclass(frozen=True)
+class Element:
+    """One array element type. `kind` is NumPy's: b i u f c; `bits` is the width of one component."""
+
+    kind: str
+    bits: int
+
+    @classmethod
+    def of(cls, dtype: str) -> Element:
+        dt = np.dtype(dtype)
+        components = 2 if dt.kind == "c" else 1
+        return cls(dt.kind, dt.itemsize * 8 // components)
+
+    @property
+    def components(self) -> int:
+        return 2 if self.kind == "c" else 1
+
+    @property
+    def itemsize(self) -> int:
+        return self.bits // 8 * self.components
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind in "fc"
+
+    @property
+    def llvm(self) -> ir.Type:
+        return _FLOATS[self.bits] if self.is_float else ir.IntType(self.bits)
+
+    def vector(self, lanes: int) -> ir.Type:
+        return self.llvm if lanes == 1 else ir.VectorType(self.llvm, lanes)
+
+
+class Lanes(NamedTuple):
+    """`lanes` elements in registers: one LLVM value a component."""
+
+    parts: tuple[ir.Value, ...]
+    lanes: int
+
+
+def constant(element: Element, value: complex, lanes: int) -> Lanes:
+    """`value` in every lane."""
+    numbers = (value.real, value.imag) if element.kind == "c" else (value,)
+    python = float if element.is_float else int
+    return Lanes(tuple(_splat_constant(element.vector(lanes), python(x)) for x in numbers), lanes)
+
+
+def _splat_constant(typ: ir.Type, number) -> ir.Constant:
+    if isinstance(typ, ir.VectorType):
+        return ir.Constant(typ, [number] * typ.count)
+    return ir.Constant(typ, number)
+
+
+def pointer(builder: ir.IRBuilder, address: ir.Value, typ: ir.Type) -> ir.Value:
+    return builder.inttoptr(address, typ.as_pointer())
+
+
+def load(builder, element: Element, address: ir.Value, lanes: int, mask=None) -> Lanes:
+    """`lanes` neighbouring elements from a byte address of any alignment; lanes off in `mask` are zero."""
+    width = lanes * element.components
+    typ = element.vector(width)
+    if mask is None:
+        raw = builder.load(pointer(builder, address, typ), align=1)
+    else:
+        raw = _masked_load(builder, element, address, width, _component_mask(builder, element, mask, lanes))
+    return _normalised(builder, element, _split(builder, element, raw, lanes))
+
+
+def store(builder, element: Element, address: ir.Value, value: Lanes, mask=None) -> None:
+    """Write all lanes (or those on in `mask`) to neighbouring elements."""
+    raw = _join(builder, element, value)
+    if mask is None:
+        builder.store(raw, pointer(builder, address, raw.type), align=1)
+    else:
+        _masked_store(builder, raw, address, _component_mask(builder, element, mask, value.lanes))
+
+
+def gather(builder, element: Element, addresses: list[ir.Value]) -> Lanes:
+    """One element from each byte address."""
+    lanes = len(addresses)
+    scalars = [load(builder, element, address, 1) for address in addresses]
+    if lanes == 1:
+        return scalars[0]
+    parts = []
+    for c in range(element.components):
+        vector = ir.Constant(element.vector(lanes), ir.Undefined)
+        for lane, scalar in enumerate(scalars):
+            vector = builder.insert_element(vector, scalar.parts[c], I32(lane))
+        parts.append(vector)
+    return Lanes(tuple(parts), lanes)
+
+
+def scatter(builder, element: Element, addresses: list[ir.Value], value: Lanes) -> None:
+    """Write lane i to addresses[i], last lane first: where addresses repeat, the lowest lane stays."""
+    for lane in reversed(range(value.lanes)):
+        store(builder, element, addresses[lane], extract(builder, value, lane))
+
+
+def extract(builder, value: Lanes, lane: int) -> Lanes:
+    if value.lanes == 1:
+        return value
+    return Lanes(tuple(builder.extract_element(p, I32(lane)) for p in value.parts), 1)
+
+
+def broadcast(builder, value: Lanes, lanes: int) -> Lanes:
+    """A one-lane value in every lane."""
+    if lanes == 1 or value.lanes == lanes:
+        return value
+    return Lanes(tuple(splat(builder, p, lanes) for p in value.parts), lanes)
+
+
+def splat(builder, scalar: ir.Value, lanes: int) -> ir.Value:
+    if lanes == 1:
+        return scalar
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
+
+
+def iota(typ: ir.IntType, lanes: int, scale: int = 1) -> ir.Constant:
+    if lanes == 1:
+        return ir.Constant(typ, 0)
+    return ir.Constant(ir.VectorType(typ, lanes), [i * scale for i in range(lanes)])
+
+
+def lane_mask(builder, first: int, lanes: int, valid: ir.Value) -> ir.Value:
+    """Lanes first, first + 1, ... that lie below `valid` (an i64)."""
+    if lanes == 1:
+        return builder.icmp_signed("<", I64(first), valid)
+    positions = ir.Constant(ir.VectorType(I64, lanes), [first + i for i in range(lanes)])
+    return builder.icmp_signed("<", positions, splat(builder, valid, lanes))
+
+
+def select(builder, mask, yes: Lanes, no: Lanes) -> Lanes:
+    return Lanes(tuple(builder.select(mask, a, b) for a, b in zip(yes.parts, no.parts)), yes.lanes)
+
+
+def shuffle(builder, x: ir.Value, y: ir.Value, indices: list[int]) -> ir.Value:
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(indices)), indices))
+
+
+# -- components of complex elements: interleaved in memory, apart in registers ---------------------------
+
+def _split(builder, element: Element, raw, lanes: int) -> Lanes:
+    if element.kind != "c":
+        return Lanes((raw,), lanes)
+    if lanes == 1:
+        return Lanes(tuple(builder.extract_element(raw, I32(c)) for c in (0, 1)), 1)
+    return Lanes(tuple(shuffle(builder, raw, raw, list(range(c, 2 * lanes, 2))) for c in (0, 1)), lanes)
+
+
+def _join(builder, element: Element, value: Lanes):
+    if element.kind != "c":
+        return value.parts[0]
+    if value.lanes == 1:
+        pair = ir.Constant(element.vector(2), ir.Undefined)
+        for c in (0, 1):
+            pair = builder.insert_element(pair, value.parts[c], I32(c))
+        return pair
+    order = [i // 2 + (i % 2) * value.lanes for i in range(2 * value.lanes)]
+    return shuffle(builder, value.parts[0], value.parts[1], order)
+
+
+def _component_mask(builder, element: Element, mask, lanes: int):
+    if element.kind != "c":
+        return mask
+    if lanes == 1:
+        return splat(builder, mask, 2)
+    return shuffle(builder, mask, mask, [i // 2 for i in range(2 * lanes)])
+
+
+def _normalised(builder, element: Element, value: Lanes) -> Lanes:
+    """A bool byte other than 0 and 1 (a view of other memory) counts as true."""
+    if element.kind != "b":
+        return value
+    zero = _splat_constant(value.parts[0].type, 0)
+    true = builder.icmp_unsigned("!=", value.parts[0], zero)
+    return Lanes((builder.zext(true, value.parts[0].type),), value.lanes)
+
+
+def _masked_load(builder, element: Element, address, width: int, mask):
+    typ = element.vector(width)
+    if width == 1:
+        zero = _splat_constant(typ, 0)
+        with builder.if_else(mask) as (then, otherwise):
+            with then:
+                loaded, there = builder.load(pointer(builder, address, typ), align=1), builder.block
+            with otherwise:
+                empty = builder.block
+        phi = builder.phi(typ)
+        phi.add_incoming(loaded, there)
+        phi.add_incoming(zero, empty)
+        return phi
+    fn = intrinsic_function(builder, f"llvm.masked.load.{suffix(typ)}.p0", typ,
+                            [typ.as_pointer(), I32, mask.type, typ])
+    return builder.call(fn, [pointer(builder, address, typ), I32(1), mask, _splat_constant(typ, 0)])
+
+
+def _masked_store(builder, raw, address, mask) -> None:
+    if not isinstance(raw.type, ir.VectorType):
+        with builder.if_then(mask):
+            builder.store(raw, pointer(builder, address, raw.type), align=1)
+        return
+    fn = intrinsic_function(builder, f"llvm.masked.store.{suffix(raw.type)}.p0", ir.VoidType(),
+                            [raw.type, raw.type.as_pointer(), I32, mask.type])
+    builder.call(fn, [raw, pointer(builder, address, raw.type), I32(1), mask])
+
+
+def suffix(typ: ir.Type) -> str:
+    """The type's name inside an LLVM intrinsic's name: v8f32, i64 ..."""
+    if isinstance(typ, ir.VectorType):
+        return f"v{typ.count}{suffix(typ.element)}"
+    if isinstance(typ, ir.IntType):
+        return f"i{typ.width}"
+    return {ir.HalfType: "f16", ir.FloatType: "f32", ir.DoubleType: "f64"}[type(typ)]
+
+
+def intrinsic_function(builder, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
+    """The declaration of an LLVM intrinsic (llvmlite's own helper refuses vectors)."""
+    module = builder.module
+    if name in module.globals:
+        return module.globals[name]
+    return ir.Function(module, ir.FunctionType(result, arguments), name)
+
+
+# -- conversion ------------------------------------------------------------------------------------------
+
+def convert(builder, source: Element, target: Element, value: Lanes) -> Lanes:
+    """NumPy's cast between numeric types that do not lose kind (bool < int < float < complex)."""
+    if source == target:
+        return value
+    real_target = Element("f", target.bits) if target.kind == "c" else target
+    real_source = Element("f", source.bits) if source.kind == "c" else source
+    parts = tuple(_convert_part(builder, real_source, real_target, p) for p in value.parts)
+    if target.kind == "c" and source.kind != "c":
+        parts += (_splat_constant(target.vector(value.lanes), 0.0),)
+    return Lanes(parts, value.lanes)
+
+
+def _convert_part(builder, source: Element, target: Element, part):
+    lanes = part.type.count if isinstance(part.type, ir.VectorType) else 1
+    typ = target.vector(lanes)
+    if target.kind == "b":
+        zero = _splat_constant(part.type, 0)
+        truth = builder.fcmp_unordered("!=", part, zero) if source.is_float else builder.icmp_unsigned("!=", part, zero)
+        return builder.zext(truth, typ)
+    if source.is_float:
+        if source.bits == target.bits:
+            return part
+        return builder.fpext(part, typ) if target.bits > source.bits else builder.fptrunc(part, typ)
+    if target.is_float:
+        return builder.sitofp(part, typ) if source.kind == "i" else builder.uitofp(part, typ)
+    if source.bits == target.bits:
+        return part
+    if target.bits < source.bits:
+        return builder.trunc(part, typ)
+    return builder.sext(part, typ) if source.kind == "i" else builder.zext(part, typ)

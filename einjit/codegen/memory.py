@@ -1,0 +1,107 @@
+"""Intrinsics that generated kernels use to read their parameter block and to build offset tables.
+
+An address is an int64 here, a stride or an offset counts bytes. See `einjit.kernel` for the layout of
+the parameter block.
+"""
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .elements import I32, I64, iota, pointer, splat
+from .irloops import counted
+
+ADDRESS = types.int64
+
+
+@intrinsic
+def word(typingctx, address, index):
+    """The index-th int64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        return table_entry(builder, args[0], builder.sext(args[1], I64) if args[1].type != I64 else args[1])
+
+    return types.int64(ADDRESS, index), codegen
+
+
+def table_entry(builder, address, index):
+    return builder.load(builder.gep(pointer(builder, address, I64), [index]), align=8)
+
+
+def _set_word(builder, address, index, value) -> None:
+    builder.store(value, builder.gep(pointer(builder, address, I64), [index]), align=8)
+
+
+@intrinsic
+def fill_offsets(typingctx, table, digits, which, start, stop, padded):
+    """Byte offsets of the fused positions start ... stop - 1, written to `table` as int64.
+
+    `digits` describes the fused label: its number of members n, their n extents (fastest first), then n
+    byte strides for each tensor, of which tensor `which` is meant. Entries up to `padded` in all repeat
+    the last one, so that a register tile over the edge reads and writes the last row again, harmlessly.
+    """
+
+    def codegen(context, builder, signature, args):
+        table, digits, which, start, stop, padded = (
+            a if a.type == I64 else builder.sext(a, I64) for a in args)
+        members = table_entry(builder, digits, I64(0))
+        extents = builder.add(digits, I64(8))
+        row = builder.mul(members, builder.add(which, I64(1)))
+        strides = builder.add(extents, builder.mul(row, I64(8)))
+        fastest, stride = table_entry(builder, extents, I64(0)), table_entry(builder, strides, I64(0))
+        filled = _fill_runs(builder, table, members, extents, strides, fastest, stride, start, stop)
+        last = table_entry(builder, table, builder.sub(filled, I64(1)))
+
+        def repeat(b, i, _):
+            _set_word(b, table, i, last)
+            return []
+
+        counted(builder, filled, padded, 1, [], repeat)
+        return context.get_dummy_value()
+
+    return types.void(ADDRESS, ADDRESS, which, types.int64, types.int64, padded), codegen
+
+
+def _fill_runs(builder, table, members, extents, strides, fastest, stride, start, stop):
+    """Fill run by run of the fastest member: one division chain a run, one addition an entry."""
+    count = builder.sub(stop, start)
+    head, body, done = (builder.append_basic_block(f"runs.{x}") for x in ("head", "body", "done"))
+    before = builder.block
+    builder.branch(head)
+    builder.position_at_end(head)
+    filled = builder.phi(I64)
+    filled.add_incoming(I64(0), before)
+    builder.cbranch(builder.icmp_signed("<", filled, count), body, done)
+    builder.position_at_end(body)
+    position = builder.add(start, filled)
+    digit = builder.urem(position, fastest)
+
+    def slower(b, d, carried):
+        rest, offset = carried
+        extent = table_entry(b, extents, d)
+        offset = b.add(offset, b.mul(b.urem(rest, extent), table_entry(b, strides, d)))
+        return b.udiv(rest, extent), offset
+
+    _, base = counted(builder, I64(1), members, 1, [builder.udiv(position, fastest), builder.mul(digit, stride)], slower)
+    left, room = builder.sub(fastest, digit), builder.sub(count, filled)
+    end = builder.add(filled, builder.select(builder.icmp_signed("<", left, room), left, room))
+
+    def entry(b, i, carried):
+        _set_word(b, table, i, carried[0])
+        return [b.add(carried[0], stride)]
+
+    counted(builder, filled, end, 1, [base], entry)
+    filled.add_incoming(end, builder.block)
+    builder.branch(head)
+    builder.position_at_end(done)
+    return filled
+
+
+def is_run(builder, table: ir.Value, length: int, itemsize: int) -> ir.Value:
+    """Whether `length` neighbouring offsets of a table lie one element after the other (an i1)."""
+    vector = ir.VectorType(I64, length)
+    offsets = builder.load(pointer(builder, table, vector), align=8)
+    first = splat(builder, builder.extract_element(offsets, I32(0)), length)
+    differs = builder.icmp_signed("!=", builder.sub(offsets, first), iota(I64, length, itemsize))
+    return builder.icmp_unsigned("==", builder.bitcast(differs, ir.IntType(length)), ir.IntType(length)(0))

@@ -1,0 +1,93 @@
+"""The register tile and the packing of a block, described as values: what generated source names and the
+emitters of intrinsics build.
+
+A tile is the innermost block of a scheduled loop nest: some labels unrolled, at most one label on vector
+lanes, and at most one reduction loop around them, so that all partial results stay in registers.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..expr import Expr
+
+# How an operand moves along one label of the tile:
+ABSENT = ""          # it does not have the label
+UNIT = "unit"        # neighbouring elements
+AFFINE = "affine"    # a byte stride, given at run time
+TABLE = "table"      # a table of byte offsets, given at run time (fused labels)
+PACKED = "packed"    # a packed panel: neighbouring elements across it, one panel row a step along it
+
+
+@dataclass(frozen=True)
+class TileTensor:
+    """One tensor as the tile sees it: its name and dtype, and how it moves along each label of the tile."""
+
+    name: str
+    dtype: str
+    unrolled: tuple[str, ...] = ()
+    vector: str = ABSENT
+    serial: str = ABSENT
+
+
+@dataclass(frozen=True)
+class TileSpec:
+    """`widths`: extents of the unrolled labels, `kept` of which are in the output. `lanes` x `vectors` is
+    the extent on the vector label; `vector_kept` says whether the output has it. `serial`: '' for no loop,
+    'label' for a loop over a reduction label, 'vector' for a loop over blocks of the vector label itself."""
+
+    widths: tuple[int, ...]
+    kept: tuple[bool, ...]
+    lanes: int
+    vectors: int
+    vector_kept: bool
+    serial: str
+    inputs: tuple[TileTensor, ...]
+    out: TileTensor
+    accumulator: str
+    reduce: str
+    body: Expr
+
+    @property
+    def width(self) -> int:
+        """Extent of the tile along the vector label."""
+        return self.lanes * self.vectors
+
+    @property
+    def tensors(self) -> tuple[TileTensor, ...]:
+        return (self.out, *self.inputs)
+
+    @property
+    def has_vector(self) -> bool:
+        return any(t.vector for t in self.tensors)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the int64 arguments of the tile's intrinsic, in order.
+
+        `x` is a tensor's address at the tile's first element; `x.u0`, `x.v`, `x.s` are its stride or
+        table along an unrolled, the vector and the serial label; `u0.left`, `v.left` count the positions
+        from the tile's first to the end of the label; `count` is the number of steps of the serial loop;
+        `first` is 1 where the output has no earlier partial result.
+        """
+        names = [t.name for t in self.tensors]
+        for t in self.tensors:
+            places = [(f"u{i}", mode) for i, mode in enumerate(t.unrolled)]
+            places += [("v", t.vector), ("s", t.serial)]
+            names += [f"{t.name}.{place}" for place, mode in places if mode in (AFFINE, TABLE)]
+        names += [f"u{i}.left" for i in range(len(self.widths))]
+        if self.has_vector:
+            names.append("v.left")
+        if self.serial == "label":
+            names.append("count")
+        return (*names, "first")
+
+
+@dataclass(frozen=True)
+class PackSpec:
+    """How one operand is packed: dtypes before and after, panel width, and which label has unit stride
+    in the source: 'panel', 'serial' or '' where neither has."""
+
+    source: str
+    target: str
+    width: int
+    unit: str

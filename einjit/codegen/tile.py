@@ -1,0 +1,412 @@
+"""The register tile: the compiler's primitive, emitted as one Numba intrinsic of explicit vector IR.
+
+For every unrolled position and vector it keeps one accumulator; a loop over the serial reduction label
+loads each operand value once and updates all accumulators that need it. Written as scalars in Python the
+same tile takes Numba seconds to compile and runs at a twentieth of the speed.
+
+Edges need no second shape of the tile. Along an unrolled label positions past the end repeat the last one
+(all partial results are read before any is written, so a repeated position writes the same value again).
+Along the vector label a masked copy of the loop serves the last, partial vector.
+"""
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from . import elements as el
+from .arith import accumulate, binary, horizontal, identity
+from .elements import I64, Element, Lanes
+from .irloops import branch, choose, counted
+from .memory import is_run, table_entry
+from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileSpec, TileTensor
+
+
+@lru_cache(maxsize=None)
+def register_tile(spec: TileSpec):
+    """The intrinsic `tile(*spec.arguments)` of a specification; every argument is an int64."""
+
+    @intrinsic
+    def tile(typingctx, arguments):
+        def codegen(context, builder, signature, args):
+            values = [_as_i64(builder, v) for v in cgutils.unpack_tuple(builder, args[0])]
+            _Tile(builder, spec, dict(zip(spec.arguments, values))).emit()
+            return context.get_dummy_value()
+
+        return types.void(arguments), codegen
+
+    return tile
+
+
+def _as_i64(builder, value):
+    if value.type == I64:
+        return value
+    return builder.zext(value, I64) if value.type.width < 64 else builder.trunc(value, I64)
+
+
+class _Tile:
+    def __init__(self, builder, spec: TileSpec, args: dict[str, ir.Value]):
+        self.builder, self.spec, self.args = builder, spec, args
+        self.element = Element.of(spec.accumulator)
+        self.positions = list(product(*(range(w) for w in spec.widths)))
+        self.offsets = {t.name: self._unrolled_offsets(t) for t in spec.tensors}
+
+    # -- where things are ----------------------------------------------------------------------------
+
+    def _unrolled_offsets(self, t: TileTensor) -> dict[tuple[int, ...], ir.Value]:
+        """Byte offset of a tensor for each unrolled position, the axes it lacks held at 0."""
+        b, itemsize = self.builder, Element.of(t.dtype).itemsize
+        axes = []
+        for axis, (width, mode) in enumerate(zip(self.spec.widths, t.unrolled)):
+            left = self.args[f"u{axis}.left"]
+            key = f"{t.name}.u{axis}"
+            entries = []
+            for i in range(width if mode else 1):
+                if mode == TABLE:
+                    entries.append(table_entry(b, self.args[key], I64(i)))
+                elif mode == AFFINE:
+                    last = b.sub(left, I64(1))
+                    at = b.select(b.icmp_signed("<", I64(i), left), I64(i), last) if i else I64(0)
+                    entries.append(b.mul(at, self.args[key]))
+                else:
+                    entries.append(I64(i * itemsize))
+            axes.append(entries)
+        offsets = {}
+        for position in product(*(range(len(entries)) for entries in axes)):
+            total = I64(0)
+            for entries, i in zip(axes, position):
+                total = b.add(total, entries[i])
+            offsets[position] = total
+        return offsets
+
+    @staticmethod
+    def _own(t: TileTensor, position: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(i if mode else 0 for i, mode in zip(position, t.unrolled))
+
+    def _address(self, t: TileTensor, position: tuple[int, ...]) -> ir.Value:
+        return self.builder.add(self.args[t.name], self.offsets[t.name][self._own(t, position)])
+
+    def _lane_offsets(self, t: TileTensor, vector: int, partial: bool) -> list[ir.Value]:
+        """Byte offsets of the lanes of one vector for a tensor whose lanes are not neighbours."""
+        b, spec = self.builder, self.spec
+        offsets = []
+        for lane in range(vector * spec.lanes, (vector + 1) * spec.lanes):
+            if t.vector == TABLE:
+                offsets.append(table_entry(b, self.args[f"{t.name}.v"], I64(lane)))
+                continue
+            at = I64(lane)
+            if partial:
+                left = self.args["v.left"]
+                at = b.select(b.icmp_signed("<", at, left), at, b.sub(left, I64(1)))
+            stride = I64(Element.of(t.dtype).itemsize) if t.vector == UNIT else self.args[f"{t.name}.v"]
+            offsets.append(b.mul(at, stride))
+        return offsets
+
+    # -- the whole tile ------------------------------------------------------------------------------
+
+    def emit(self) -> None:
+        if self.spec.has_vector and not self.spec.vector_kept:
+            self._emit_reduced_vector()
+            return
+        totals = self._flat(self._initial())
+        if self._needs_masks():
+            totals = choose(self.builder, self._full(),
+                            lambda: self._flat(self._loop(self._unflat(totals), partial=False)),
+                            lambda: self._flat(self._loop(self._unflat(totals), partial=True)))
+        else:
+            totals = self._flat(self._loop(self._unflat(totals), partial=False))
+        self._finish(self._unflat(totals))
+
+    def _full(self) -> ir.Value:
+        """Whether the tile lies wholly inside: along the vector label and every reduced unrolled one."""
+        b, inside = self.builder, el.I1(1)
+        if self.spec.has_vector:
+            inside = b.icmp_signed(">=", self.args["v.left"], I64(self.spec.width))
+        for axis, (width, kept) in enumerate(zip(self.spec.widths, self.spec.kept)):
+            if not kept:
+                inside = b.and_(inside, b.icmp_signed(">=", self.args[f"u{axis}.left"], I64(width)))
+        return inside
+
+    def _needs_masks(self) -> bool:
+        loads = any(t.vector in (UNIT, AFFINE) for t in self.spec.inputs) and self.spec.width > 1
+        return loads or not all(self.spec.kept)
+
+    # -- accumulators: one for each kept position and vector -----------------------------------------
+
+    def _slot(self, position: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(i if kept else 0 for i, kept in zip(position, self.spec.kept))
+
+    @property
+    def _slots(self) -> list[tuple[tuple[int, ...], int]]:
+        kept = dict.fromkeys(self._slot(p) for p in self.positions)
+        return [(p, j) for p in kept for j in range(self.spec.vectors)]
+
+    def _flat(self, totals: dict) -> list[ir.Value]:
+        return [part for slot in self._slots for part in totals[slot].parts]
+
+    def _unflat(self, values: list[ir.Value]) -> dict:
+        n = self.element.components
+        return {slot: Lanes(tuple(values[i * n:(i + 1) * n]), self.spec.lanes) for i, slot in enumerate(self._slots)}
+
+    def _identities(self) -> dict:
+        return {slot: identity(self.element, self.spec.reduce, self.spec.lanes) for slot in self._slots}
+
+    # -- the reduction loop --------------------------------------------------------------------------
+
+    def _loop(self, totals: dict, partial: bool) -> dict:
+        fixed = {t.name: self._values(t, I64(0), partial) for t in self.spec.inputs if not t.serial}
+        if not self.spec.serial:
+            return self._update(totals, fixed, partial)
+
+        def step(b, k, carried):
+            values = dict(fixed)
+            for t in self.spec.inputs:
+                if t.serial:
+                    values[t.name] = self._values(t, self._serial_offset(t, k), partial)
+            return self._flat(self._update(self._unflat(carried), values, partial))
+
+        return self._unflat(counted(self.builder, I64(0), self.args["count"], 1, self._flat(totals), step))
+
+    def _serial_offset(self, t: TileTensor, k: ir.Value) -> ir.Value:
+        b = self.builder
+        if t.serial == TABLE:
+            return table_entry(b, self.args[f"{t.name}.s"], k)
+        if t.serial == AFFINE:
+            return b.mul(k, self.args[f"{t.name}.s"])
+        row = self.spec.width if t.vector == PACKED else self.spec.widths[t.unrolled.index(PACKED)]
+        return b.mul(k, I64(row * Element.of(t.dtype).itemsize))
+
+    def _values(self, t: TileTensor, offset: ir.Value, partial: bool) -> dict:
+        """The operand at one step, by its own unrolled position and vector, in the accumulator's dtype."""
+        b, source, values = self.builder, Element.of(t.dtype), {}
+        for position in self.offsets[t.name]:
+            start = b.add(b.add(self.args[t.name], offset), self.offsets[t.name][position])
+            for j in range(self.spec.vectors if t.vector else 1):
+                raw = self._load(t, source, start, j, partial)
+                value = el.convert(b, source, self.element, raw)
+                values[position, j] = el.broadcast(b, value, self.spec.lanes)
+        return values
+
+    def _load(self, t: TileTensor, source: Element, start: ir.Value, j: int, partial: bool) -> Lanes:
+        b, lanes = self.builder, self.spec.lanes
+        if not t.vector:
+            return el.load(b, source, start, 1)
+        if t.vector in (UNIT, PACKED):
+            address = b.add(start, I64(j * lanes * source.itemsize))
+            mask = None
+            if partial and t.vector == UNIT:
+                mask = el.lane_mask(b, j * lanes, lanes, self.args["v.left"])
+            return el.load(b, source, address, lanes, mask)
+        return el.gather(b, source, [b.add(start, o) for o in self._lane_offsets(t, j, partial)])
+
+    def _update(self, totals: dict, values: dict, partial: bool) -> dict:
+        b, spec = self.builder, self.spec
+        totals = dict(totals)
+        for position in self.positions:
+            for j in range(spec.vectors):
+                operands = [values[t.name][self._own(t, position), j if t.vector else 0] for t in spec.inputs]
+                slot = (self._slot(position), j)
+                total = accumulate(b, self.element, spec.reduce, totals[slot], spec.body, operands)
+                if partial:
+                    total = self._where_inside(position, j, total, totals[slot])
+                totals[slot] = total
+        return totals
+
+    def _where_inside(self, position, j: int, new: Lanes, old: Lanes) -> Lanes:
+        """`new`, but `old` for reduced positions past the end: those must not count twice, or at all."""
+        b, spec = self.builder, self.spec
+        for axis, kept in enumerate(spec.kept):
+            if not kept and position[axis]:
+                inside = b.icmp_signed("<", I64(position[axis]), self.args[f"u{axis}.left"])
+                new = el.select(b, inside, new, old)
+        if spec.has_vector and not spec.vector_kept:
+            mask = el.lane_mask(b, j * spec.lanes, spec.lanes, self.args["v.left"])
+            new = el.select(b, mask, new, old)
+        return new
+
+    # -- the output has the vector label (or there is none) -------------------------------------------
+
+    def _initial(self) -> dict:
+        first = self.builder.icmp_signed("!=", self.args["first"], I64(0))
+        return self._unflat(choose(self.builder, first, lambda: self._flat(self._identities()),
+                                   lambda: self._flat(self._earlier())))
+
+    def _earlier(self) -> dict:
+        """The partial result that the output already holds."""
+        if self.spec.width == 1:
+            return self._plain_load(None)
+        if self.spec.out.vector == UNIT:
+            return self._unflat(choose(self.builder, self._vector_inside(),
+                                       lambda: self._flat(self._plain_load(None)),
+                                       lambda: self._flat(self._plain_load(self._masks()))))
+        if self.spec.out.vector == TABLE:
+            return self._unflat(choose(self.builder, self._neighbours(),
+                                       lambda: self._flat(self._plain_load(None)),
+                                       lambda: self._flat(self._buffered_load())))
+        return self._buffered_load()
+
+    def _finish(self, totals: dict) -> None:
+        if self.spec.width == 1:
+            self._plain_store(totals, None)
+        elif self.spec.out.vector == UNIT:
+            branch(self.builder, self._vector_inside(), lambda: self._plain_store(totals, None),
+                   lambda: self._plain_store(totals, self._masks()))
+        elif self.spec.out.vector == TABLE:
+            branch(self.builder, self._neighbours(), lambda: self._plain_store(totals, None),
+                   lambda: self._buffered_store(totals))
+        else:
+            self._buffered_store(totals)
+
+    def _vector_inside(self) -> ir.Value:
+        return self.builder.icmp_signed(">=", self.args["v.left"], I64(self.spec.width))
+
+    def _masks(self) -> list:
+        spec = self.spec
+        return [el.lane_mask(self.builder, j * spec.lanes, spec.lanes, self.args["v.left"])
+                for j in range(spec.vectors)]
+
+    def _neighbours(self) -> ir.Value:
+        """Whether this row of output columns is one contiguous run (it may straddle two)."""
+        return is_run(self.builder, self.args[f"{self.spec.out.name}.v"], self.spec.width, self.element.itemsize)
+
+    def _row(self, position, j: int) -> ir.Value:
+        start = self._address(self.spec.out, position)
+        if self.spec.out.vector == TABLE:
+            start = self.builder.add(start, table_entry(self.builder, self.args[f"{self.spec.out.name}.v"], I64(0)))
+        return self.builder.add(start, I64(j * self.spec.lanes * self.element.itemsize))
+
+    def _plain_load(self, masks) -> dict:
+        return {(p, j): el.load(self.builder, self.element, self._row(p, j), self.spec.lanes, masks and masks[j])
+                for p, j in self._slots}
+
+    def _plain_store(self, totals: dict, masks) -> None:
+        for p, j in self._slots:
+            el.store(self.builder, self.element, self._row(p, j), totals[p, j], masks and masks[j])
+
+    def _buffer(self) -> ir.Value:
+        """A row-major copy of the tile on the stack, for output columns that lie apart."""
+        size = len(self._slots) * self.spec.lanes * self.element.itemsize
+        slot = cgutils.alloca_once(self.builder, ir.ArrayType(el.I8, size))
+        return self.builder.ptrtoint(slot, I64)
+
+    def _buffer_row(self, buffer, index: int) -> ir.Value:
+        return self.builder.add(buffer, I64(index * self.spec.lanes * self.element.itemsize))
+
+    def _each_column(self, visit) -> None:
+        """Call visit(offset in the output's row, byte offset in the buffer's row) in a loop over columns."""
+        out, size = self.spec.out, I64(self.element.itemsize)
+        table = self.args[f"{out.name}.v"]
+
+        def column(b, lane, _):
+            offset = table_entry(b, table, lane) if out.vector == TABLE else b.mul(lane, table)
+            visit(offset, b.mul(lane, size))
+            return []
+
+        left, width = self.args["v.left"], I64(self.spec.width)
+        columns = self.builder.select(self.builder.icmp_signed("<", left, width), left, width)
+        counted(self.builder, I64(0), columns, 1, [], column)
+
+    def _rows_of_buffer(self):
+        rows = list(dict.fromkeys(p for p, _ in self._slots))
+        return [(p, i * self.spec.vectors) for i, p in enumerate(rows)]
+
+    def _buffered_load(self) -> dict:
+        b, buffer = self.builder, self._buffer()
+
+        def visit(offset, lane):
+            for position, index in self._rows_of_buffer():
+                value = el.load(b, self.element, b.add(self._address(self.spec.out, position), offset), 1)
+                el.store(b, self.element, b.add(self._buffer_row(buffer, index), lane), value)
+
+        self._each_column(visit)
+        return {slot: el.load(b, self.element, self._buffer_row(buffer, i), self.spec.lanes)
+                for i, slot in enumerate(self._slots)}
+
+    def _buffered_store(self, totals: dict) -> None:
+        b, buffer = self.builder, self._buffer()
+        for i, slot in enumerate(self._slots):
+            el.store(b, self.element, self._buffer_row(buffer, i), totals[slot])
+
+        def visit(offset, lane):
+            for position, index in self._rows_of_buffer():
+                value = el.load(b, self.element, b.add(self._buffer_row(buffer, index), lane), 1)
+                el.store(b, self.element, b.add(self._address(self.spec.out, position), offset), value)
+
+        self._each_column(visit)
+
+    # -- the vector label is summed: lanes are partial sums -------------------------------------------
+
+    def _emit_reduced_vector(self) -> None:
+        b, spec = self.builder, self.spec
+        totals = self._flat(self._identities())
+        if spec.serial == "vector":
+            totals = self._over_blocks(totals)
+        else:
+            totals = choose(b, self._full(),
+                            lambda: self._flat(self._loop(self._unflat(totals), partial=False)),
+                            lambda: self._flat(self._loop(self._unflat(totals), partial=True)))
+        sums = self._across(self._unflat(totals))
+        first = b.icmp_signed("!=", self.args["first"], I64(0))
+        # Read all before writing any: repeated rows at the edge then write the same value.
+        results = {}
+        for position, value in sums.items():
+            def earlier(position=position):
+                return list(el.load(b, self.element, self._address(spec.out, position), 1).parts)
+
+            parts = choose(b, first, lambda: list(identity(self.element, spec.reduce, 1).parts), earlier)
+            results[position] = binary(b, self.element, spec.reduce, Lanes(tuple(parts), 1), value)
+        for position, value in results.items():
+            el.store(b, self.element, self._address(spec.out, position), value)
+
+    def _across(self, totals: dict) -> dict:
+        b, spec, sums = self.builder, self.spec, {}
+        for position in dict.fromkeys(p for p, _ in self._slots):
+            value = totals[position, 0]
+            for j in range(1, spec.vectors):
+                value = binary(b, self.element, spec.reduce, value, totals[position, j])
+            sums[position] = horizontal(b, self.element, spec.reduce, value)
+        return sums
+
+    def _over_blocks(self, totals: list) -> list:
+        """Whole blocks of the vector label in a loop, then the partial one behind it."""
+        b, spec = self.builder, self.spec
+        left = self.args["v.left"]
+        blocks = b.sdiv(left, I64(spec.width))
+        rest = b.srem(left, I64(spec.width))
+
+        def update(carried, block, partial):
+            values = {t.name: self._values(t, self._block_offset(t, block), partial) for t in spec.inputs}
+            return self._flat(self._update(self._unflat(carried), values, partial))
+
+        axes_full = el.I1(1)
+        for axis, (width, kept) in enumerate(zip(spec.widths, spec.kept)):
+            if not kept:
+                axes_full = b.and_(axes_full, b.icmp_signed(">=", self.args[f"u{axis}.left"], I64(width)))
+
+        def fast():
+            return counted(b, I64(0), blocks, 1, totals, lambda b, k, carried: update(carried, k, False))
+
+        def slow():
+            def masked(b, k, carried):
+                self.args["v.left"] = I64(spec.width)
+                return update(carried, k, True)
+            return counted(b, I64(0), blocks, 1, totals, masked)
+
+        totals_ = fast() if all(spec.kept) else choose(b, axes_full, fast, slow)
+        self.args["v.left"] = rest
+        some = b.icmp_signed(">", rest, I64(0))
+        result = choose(b, some, lambda: update(totals_, blocks, True), lambda: totals_)
+        self.args["v.left"] = left
+        return result
+
+    def _block_offset(self, t: TileTensor, block: ir.Value) -> ir.Value:
+        b = self.builder
+        if t.vector == ABSENT:
+            return I64(0)
+        if t.vector == TABLE:
+            raise TypeError("a fused label cannot be both vectorised and looped over inside the tile")
+        stride = I64(Element.of(t.dtype).itemsize) if t.vector == UNIT else self.args[f"{t.name}.v"]
+        return b.mul(b.mul(block, I64(self.spec.width)), stride)

@@ -1,0 +1,128 @@
+"""The compiler, a line a stage. Read this first.
+
+    text --parse--> Einsum --plan--> Plan(steps) --contraction--> Contraction --lower--> LoopNest
+         --choose--> Schedule --apply--> LoopNest --emit--> Source --machine_code--> LoadedCode --bind--> callable
+
+`compile_step` takes one step of a plan from layouts to code; `program.compile_program` chains the steps.
+"""
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Mapping, Sequence
+
+from . import cache, machine
+from .codegen import build
+from .codegen.cpu import Source, emit
+from .contraction import Contraction, Layout, contraction
+from .einsum import Einsum
+from .errors import EinjitError
+from .expr import Expr
+from .fingerprint import kernel_key
+from .forksafe import compile_lock
+from .ir import LoopNest
+from .lower import lower
+from .schedule.choose import Choice, choose, normalised
+from .schedule.opts import Schedule, apply
+from .stats import count
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """One loop nest, from naive to machine code."""
+
+    contraction: Contraction
+    naive: LoopNest
+    choice: Choice
+    nest: LoopNest
+    source: Source
+    code: build.LoadedCode
+
+
+def schedule_step(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: Sequence[Layout],
+                  body: Expr | None = None, schedule: Schedule | None = None):
+    """The stages that depend on layouts alone: (contraction, naive nest, choice, scheduled nest)."""
+    c = contraction(einsum, sizes, out, inputs, body)
+    if schedule is None:
+        c = normalised(c)
+        choice = choose(c, machine.detect())
+    else:
+        choice = Choice(tuple(schedule), "user's schedule", f"{len(schedule)} transformations", "given by the caller")
+    naive = lower(c)
+    return c, naive, choice, apply(naive, choice.schedule)
+
+
+def compile_step(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: Sequence[Layout],
+                 body: Expr | None = None, schedule: Schedule | None = None) -> CompiledStep:
+    """Compile one step for operands of these layouts. Sizes are at least 1.
+
+    Raises `ScheduleError` for a schedule that is not legal.
+    """
+    c, naive, choice, nest = schedule_step(einsum, sizes, out, inputs, body, schedule)
+    source = source_of(nest)
+    return CompiledStep(c, naive, choice, nest, source, machine_code(source))
+
+
+_sources: dict[LoopNest, Source] = {}
+_codes: dict[str, build.LoadedCode] = {}
+
+
+@cache.on_clear
+def _forget() -> None:
+    _sources.clear()
+    _codes.clear()
+
+
+def source_of(nest: LoopNest) -> Source:
+    """Generated source, emitted once for all nests that differ in extents and cache blocks only."""
+    return emit(nest)
+
+
+def is_compiled(source: Source) -> bool:
+    """Whether the code is in memory already."""
+    return source.entry in _codes
+
+
+def machine_code(source: Source) -> build.LoadedCode:
+    """The kernel's code: from memory, else from the disk cache, else compiled and put into both."""
+    found = _codes.get(source.entry)
+    if found is not None:
+        return found
+    with compile_lock:
+        found = _codes.get(source.entry)
+        if found is None:
+            found = _codes[source.entry] = _from_disk(source) or _compiled(source)
+    return found
+
+
+def _from_disk(source: Source) -> build.LoadedCode | None:
+    entry = cache.default().get(kernel_key(source.text))
+    if entry is None:
+        return None
+    try:
+        loaded = build.load(build.MachineCode(entry.object_code, entry.meta["symbol"]))
+    except (KeyError, ValueError, RuntimeError):
+        return None
+    count(disk_hits=1)
+    return loaded
+
+
+def _compiled(source: Source) -> build.LoadedCode:
+    start = time.process_time()
+    try:
+        code = build.compile_source(source)
+    except Exception as error:
+        if isinstance(error, EinjitError):
+            raise
+        raise CompilerError(f"einjit could not compile the kernel {source.entry}: {error}. "
+                            "Please report this with the equation, shapes and dtypes.") from None
+    loaded = build.load(code)
+    count(compiles=1, compile_seconds=time.process_time() - start)
+    meta = {"symbol": code.symbol, "entry": source.entry}
+    cache.default().put(kernel_key(source.text), cache.Entry(code.object_code, meta))
+    return loaded
+
+
+class CompilerError(EinjitError, RuntimeError):
+    """The compiler failed on legal input: a defect of einjit's."""

@@ -1,0 +1,267 @@
+"""The calls: `einsum`, `tensordot`, and what finds the plan for a call in well under a microsecond.
+
+Three levels. Programs that answered an equation lately are tried in turn: their launchers compare the
+arrays' layouts in machine code. Else the problem's full key is looked up. Else it is planned.
+"""
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+import numpy as np
+
+from . import cache, planning
+from .contraction import Layout
+from .einsum import Einsum
+from .errors import DtypeError, OperandError
+from .expr import Expr
+from .fallback import hand_over, is_compiled_dtype
+from .options import Options, current
+from .parse import parse, parse_labels, split_sublists
+from .planning import Problem, ProgramCall, plan_call
+
+PLANS = 4096            # plans kept, least recently used dropped first
+RECENT = 4              # programs tried in turn for an equation
+TINY_CALLS = 64         # tiny calls of one problem that NumPy answers before a kernel is compiled for it
+
+
+@dataclass(frozen=True)
+class _Recent:
+    """A program that answers an equation without any cast, under these options."""
+
+    options: Options
+    count: int
+    launch: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    order: str
+
+
+_recent: dict[str, tuple[_Recent, ...]] = {}
+_plans: OrderedDict[Problem, planning.Call] = OrderedDict()
+_tiny: dict[Problem, int] = {}
+
+
+@cache.on_clear
+def forget() -> None:
+    """Drop every plan."""
+    _recent.clear()
+    _plans.clear()
+    _tiny.clear()
+
+
+def einsum(*operands, out=None, optimize=True, dtype=None, order="K", casting="safe"):
+    """Sum products of arrays over repeated labels, compiled: a drop-in for `numpy.einsum`.
+
+    Called as `einsum("ij,jk->ik", a, b)`, or with lists of labels, `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
+
+    Parameters: `operands`, array-likes of any shape, strides and numeric dtype; `out`, an array of the
+    result's shape to write to, which may overlap operands; `dtype`, the type to compute in (default:
+    NumPy's promotion; float16 is accumulated in float32); `order`, memory order of a new result ('C', 'F',
+    'A', 'K'); `casting`, as NumPy's; `optimize`, the contraction order for three operands and more: True,
+    False (one loop nest over all), a strategy of opt_einsum's, (strategy, memory limit), or a path.
+
+    Returns an array, a scalar if the output has no labels, a view for a pure transpose or diagonal.
+
+    Raises `einjit.errors.EquationError`, `ShapeError`, `OperandError` (each a ValueError), `DtypeError` (a
+    TypeError).
+    """
+    plain = dtype is None and order == "K" and casting == "safe" and optimize is True
+    if plain and operands and type(operands[0]) is str:
+        now = current()
+        for r in _recent.get(operands[0], ()):
+            if r.count == len(operands) and r.options is now:
+                result = np.empty(r.shape, r.dtype, r.order) if out is None else out
+                if r.launch(result, *operands[1:]) is None:
+                    return result if r.shape or out is not None else result[()]
+    return _einsum(operands, out, optimize, dtype, order, casting)
+
+
+def _einsum(arguments, out, optimize, dtype, order, casting):
+    if not arguments:
+        raise OperandError("no equation and no operands", fix='call einsum("ij,jk->ik", a, b)')
+    if isinstance(arguments[0], (str, bytes)):
+        operands, lists = list(arguments[1:]), None
+    else:
+        operands, *lists = split_sublists(arguments)
+    if _is_foreign((*operands, out)):
+        return hand_over("foreign array", arguments, out)
+    keywords = _keywords(dtype, order, casting)
+    arrays = [plain(x) for x in operands]
+    ndims = tuple(a.ndim for a in arrays)
+    if lists is None:
+        text = arguments[0] if type(arguments[0]) is str else bytes(arguments[0]).decode("latin-1")
+        parsed = parse(text, ndims)
+    else:
+        text, parsed = parse_labels(*lists, ndims)
+    unsupported = _unsupported(arrays, out, keywords["dtype"])
+    if unsupported:
+        return hand_over(unsupported, (str(parsed) if lists is None else text, *operands), out, optimize=optimize,
+                         **{k: v for k, v in keywords.items() if v is not None})
+    return run(text, parsed, arrays, out, optimize, None, **keywords)
+
+
+def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, body: Expr | None,
+        dtype: str | None = None, order: str = "K", casting: str = "safe"):
+    """Answer a problem whose operands are arrays of native, compiled dtypes."""
+    target = _plain_out(out, text)
+    problem = Problem(text, parsed, tuple(map(Layout.of, arrays)), None if target is None else Layout.of(target), dtype,
+                      order, casting, _hashable(optimize), body, current())
+    call = _plans.get(problem)
+    if call is None:
+        if body is None and _wait_is_long(problem):
+            numpy_text = str(parsed.canonical())
+            return hand_over("tiny", (numpy_text, *arrays), out, optimize=False, dtype=dtype, order=order, casting=casting)
+        call = _planned(problem, optimize)
+    else:
+        _plans.move_to_end(problem)
+    result = call(arrays, target) if _may_write(target) else NotImplemented
+    if result is NotImplemented:
+        fresh = run(text, parsed, arrays, None, optimize, body, dtype or planning.types_of(problem).compute, order, "unsafe")
+        np.copyto(target, fresh, casting="unsafe")
+        result = target
+    if out is not None:
+        return _written(out, target)
+    return result if result.ndim else result[()]
+
+
+def _planned(problem: Problem, optimize) -> planning.Call:
+    call = _plans[problem] = plan_call(problem, optimize)
+    while len(_plans) > PLANS:
+        _plans.popitem(last=False)
+    plain = problem.dtype is None and problem.order == "K" and problem.casting == "safe" and problem.optimize is True
+    if plain and problem.body is None and isinstance(call, ProgramCall) and call.direct and call.program.single:
+        program = call.program
+        entry = _Recent(problem.options, len(problem.inputs) + 1, program.single, program.shape, program.dtype, program.order)
+        _recent[problem.text] = (entry, *_recent.get(problem.text, ())[:RECENT - 1])
+        if len(_recent) > PLANS:
+            _recent.clear()
+    return call
+
+
+def _wait_is_long(problem: Problem) -> bool:
+    """Whether NumPy should answer this tiny call, since its kernel would have to be compiled first."""
+    if problem.options.handover != "tiny" or not planning.is_tiny(problem):
+        return False
+    calls = _tiny[problem] = _tiny.get(problem, 0) + 1
+    if len(_tiny) > PLANS:
+        _tiny.clear()
+    return calls <= TINY_CALLS and planning.needs_compiler(problem)
+
+
+# -- arguments -------------------------------------------------------------------------------------------
+
+def _is_foreign(operands) -> bool:
+    """Whether some operand is another library's array, which answers for itself through NumPy's protocol."""
+    return any(not isinstance(x, np.ndarray) and hasattr(type(x), "__array_function__") for x in operands)
+
+
+def plain(x) -> np.ndarray:
+    """An exact ndarray with one of NumPy's own native dtype objects; no copy unless bytes must be swapped."""
+    a = np.asarray(x)
+    if type(a) is not np.ndarray:
+        a = a.view(np.ndarray)
+    if not a.dtype.isnative:
+        a = a.astype(a.dtype.newbyteorder("="))
+    return _with_own_dtype(a)
+
+
+def _with_own_dtype(a: np.ndarray) -> np.ndarray:
+    """C's long and long long are one type of two names: kernels know one of each."""
+    if is_compiled_dtype(a.dtype) and a.dtype is not np.dtype(a.dtype.name):
+        return a.view(a.dtype.name)
+    return a
+
+
+def _plain_out(out, text: str) -> np.ndarray | None:
+    if out is None:
+        return None
+    if not isinstance(out, np.ndarray):
+        raise DtypeError(f"out is a {type(out).__name__}, not an array", text=text)
+    if not out.flags.writeable:
+        raise OperandError("out is read-only", text=text)
+    if not out.dtype.isnative:
+        return np.empty(out.shape, out.dtype.newbyteorder("="))
+    return _with_own_dtype(out.view(np.ndarray) if type(out) is not np.ndarray else out)
+
+
+def _written(out, target):
+    if target is not out and target.dtype != out.dtype:
+        out[...] = target
+    return out
+
+
+def _may_write(target: np.ndarray | None) -> bool:
+    """Whether every element of `out` has memory of its own."""
+    if target is None or target.size <= 1:
+        return True
+    reach = target.itemsize
+    for stride, extent in sorted((abs(s), n) for s, n in zip(target.strides, target.shape) if n > 1):
+        if stride < reach:
+            return False
+        reach = stride * (extent - 1) + reach
+    return True
+
+
+def _keywords(dtype, order, casting) -> dict:
+    if order not in ("C", "F", "A", "K"):
+        raise OperandError(f"order must be one of 'C', 'F', 'A' or 'K', not {order!r}")
+    if casting not in ("no", "equiv", "safe", "same_kind", "unsafe"):
+        raise OperandError(f"casting must be one of 'no', 'equiv', 'safe', 'same_kind' or 'unsafe', not {casting!r}")
+    return {"dtype": None if dtype is None else np.dtype(dtype).name, "order": order, "casting": casting}
+
+
+def _unsupported(arrays, out, dtype) -> str:
+    """The reason why NumPy must answer, or ''."""
+    dtypes = [a.dtype for a in arrays] + ([out.dtype] if isinstance(out, np.ndarray) else [])
+    if dtype is not None:
+        dtypes.append(np.dtype(dtype))
+    other = [d for d in dtypes if not is_compiled_dtype(d)]
+    return f"dtype {other[0]}" if other else ""
+
+
+def _hashable(optimize):
+    if isinstance(optimize, (list, tuple)):
+        return tuple(_hashable(x) for x in optimize)
+    return bool(optimize) if isinstance(optimize, np.bool_) else optimize
+
+
+# -- tensordot -------------------------------------------------------------------------------------------
+
+def tensordot(a, b, axes=2):
+    """`numpy.tensordot`, compiled: sum products over axes of `a` and `b`.
+
+    `axes`: a number n (the last n axes of `a` and the first n of `b`), or (axes of `a`, axes of `b`).
+    Returns an array whose axes are the others of `a`, then of `b`. Raises `OperandError` (a ValueError).
+    """
+    if _is_foreign((a, b)):
+        return np.tensordot(a, b, axes)
+    a, b = np.asarray(a), np.asarray(b)
+    left, right = _contracted(axes, a, b)
+    names_a = list(range(a.ndim))
+    names_b = list(range(a.ndim, a.ndim + b.ndim))
+    for x, y in zip(left, right):
+        if a.shape[x] != b.shape[y]:
+            raise OperandError(f"axis {x} of a has size {a.shape[x]} and axis {y} of b has size {b.shape[y]}", shapes=(a.shape, b.shape))
+        names_b[y] = x
+    output = [x for x in names_a if x not in left] + [x for x in names_b if x >= a.ndim]
+    return np.asarray(einsum(a, names_a, b, names_b, output))
+
+
+def _contracted(axes, a: np.ndarray, b: np.ndarray) -> tuple[list[int], list[int]]:
+    try:
+        left, right = axes
+    except TypeError:
+        left, right = list(range(-axes, 0)), list(range(axes))
+    left, right = ([int(x) for x in np.atleast_1d(side)] for side in (left, right))
+    if len(left) != len(right):
+        raise OperandError(f"{len(left)} axes of a and {len(right)} axes of b cannot be paired", shapes=(a.shape, b.shape))
+    for side, array, name in ((left, a, "a"), (right, b, "b")):
+        for x in side:
+            if not -array.ndim <= x < array.ndim:
+                raise OperandError(f"{name} has no axis {x}", shapes=(a.shape, b.shape))
+    left, right = [x % a.ndim for x in left], [x % b.ndim for x in right]
+    if len(set(left)) != len(left) or len(set(right)) != len(right):
+        raise OperandError("an axis is contracted twice", shapes=(a.shape, b.shape))
+    return left, right

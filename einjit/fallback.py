@@ -1,0 +1,24 @@
+"""NumPy's own einsum, bound once: people replace `np.einsum` by ours, and we must not call ourselves."""
+from __future__ import annotations
+
+import numpy as np
+
+from .stats import hand_over as count_handed_over
+
+numpy_einsum = np.einsum
+
+# Kind and itemsize of the element types that kernels are compiled for.
+_COMPILED = {*((kind, size) for kind in "iu" for size in (1, 2, 4, 8)), ("b", 1), ("f", 2), ("f", 4), ("f", 8), ("c", 8), ("c", 16)}
+
+
+def is_compiled_dtype(dtype: np.dtype) -> bool:
+    """Whether kernels exist for this element type, in either byte order."""
+    return (dtype.kind, dtype.itemsize) in _COMPILED
+
+
+def hand_over(reason: str, arguments, out, **keywords):
+    """The call as NumPy would have done it, counted under `reason`."""
+    count_handed_over(reason)
+    if out is not None:
+        keywords["out"] = out
+    return numpy_einsum(*arguments, **keywords)

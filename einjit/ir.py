@@ -1,0 +1,131 @@
+"""The loop-nest IR: one perfect nest of loops and packs around one update of the output.
+
+Nodes are frozen values. A loop variable is an absolute position on its label: a label that is split has
+several loops, outermost with the largest step, and each inner loop runs over the block that the loop
+outside it stands on. `str()` of a nest reads as pseudo-code; `interp` runs one, `verify` checks one.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from .expr import Expr
+
+
+class Kind(Enum):
+    """How a loop runs. The innermost unrolled and vector loops make up the register tile."""
+
+    SERIAL = "for"
+    PARALLEL = "parallel for"
+    UNROLLED = "unroll"
+    VECTOR = "vector"
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label of the nest; `members` are the dimensions of the contraction fused into it, fastest first."""
+
+    name: str
+    extent: int
+    summed: bool
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An operand or the output: which labels it moves along, and which of them is contiguous ('' if none)."""
+
+    name: str
+    dtype: str
+    labels: tuple[str, ...]
+    unit: str
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`for` over the current block of `label`, in steps; step 1 is the innermost loop of its label."""
+
+    label: str
+    step: int
+    kind: Kind = Kind.SERIAL
+    lanes: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.label if self.step == 1 else f"{self.label}/{self.step}"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Copy the current block of a tensor into panels of `width` along `panel`, one row a step of `serial`."""
+
+    tensor: str
+    panel: str
+    serial: str
+    width: int
+
+
+@dataclass(frozen=True)
+class LoopNest:
+    """`nodes` from the outside in; inside them all stands `out[...] = reduce(out[...], body(inputs))`."""
+
+    name: str
+    labels: tuple[Label, ...]
+    out: Tensor
+    inputs: tuple[Tensor, ...]
+    body: Expr
+    reduce: str
+    nodes: tuple[Loop | Pack, ...]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.out, *self.inputs)
+
+    @property
+    def loops(self) -> tuple[Loop, ...]:
+        return tuple(n for n in self.nodes if isinstance(n, Loop))
+
+    @property
+    def packs(self) -> tuple[Pack, ...]:
+        return tuple(n for n in self.nodes if isinstance(n, Pack))
+
+    def label(self, name: str) -> Label:
+        return next(label for label in self.labels if label.name == name)
+
+    def tensor(self, name: str) -> Tensor:
+        return next(t for t in self.tensors if t.name == name)
+
+    def loops_of(self, label: str) -> tuple[Loop, ...]:
+        """A label's loops, outermost (largest step) first."""
+        return tuple(loop for loop in self.loops if loop.label == label)
+
+    def variable(self, loop: Loop) -> str:
+        """The loop's variable: the label itself for its innermost loop, else numbered from the outside."""
+        return loop.label if loop.step == 1 else f"{loop.label}{self.loops_of(loop.label).index(loop)}"
+
+    def with_nodes(self, nodes: tuple[Loop | Pack, ...]) -> LoopNest:
+        return replace(self, nodes=nodes)
+
+    def __str__(self) -> str:
+        return _text(self)
+
+
+def _text(nest: LoopNest) -> str:
+    lines, inside = [], {}
+    for depth, node in enumerate(nest.nodes):
+        indent = "  " * depth
+        if isinstance(node, Pack):
+            lines.append(f"{indent}pack {node.tensor} in panels of {node.width} {node.panel} x {node.serial}")
+            continue
+        variable, outer = nest.variable(node), inside.get(node.label)
+        size = next((f.step for f in reversed(nest.loops_of(node.label)) if f.step > node.step), None)
+        block = f"{outer} : {outer} + {size}" if outer else f"0 : {nest.label(node.label).extent}"
+        step = f" step {node.step}" if node.step > 1 else ""
+        lanes = f"  # {node.lanes} lanes" if node.kind is Kind.VECTOR else ""
+        lines.append(f"{indent}{node.kind.value} {variable} in {block}{step}{lanes}")
+        inside[node.label] = variable
+    indent = "  " * len(nest.nodes)
+    operands = [f"{t.name}[{', '.join(t.labels)}]" for t in nest.inputs]
+    sign = {"add": "+="}.get(nest.reduce, f"={nest.reduce}") if any(lb.summed for lb in nest.labels) else "="
+    lines.append(f"{indent}{nest.out.name}[{', '.join(nest.out.labels)}] {sign} {nest.body.text(operands)}")
+    return "\n".join(lines)

@@ -1,0 +1,163 @@
+"""`compile` and `Kernel`: a handle on a compiled equation, for calling and for looking into."""
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from .codegen import build
+from .compiler import CompiledStep
+from .contraction import Layout
+from .dispatch import run
+from .errors import DtypeError, OperandError
+from .expr import Expr
+from .fallback import is_compiled_dtype
+from .options import current
+from .parse import parse
+from .planning import Problem, ProgramCall, plan_call
+from .schedule.opts import Schedule
+
+
+class Kernel:
+    """A compiled equation for operands of fixed shapes and dtypes. Call it: `k(x, y)` or `k(x, y, out=z)`.
+
+    Arrays laid out as they were at compile time go straight to machine code; other strides are planned once
+    more, and reuse the code where it allows. Raises `OperandError` for other shapes, `DtypeError` for other
+    dtypes.
+
+    Attributes: `equation`, `shapes`, `dtypes`; `plan` and `steps` (each with its contraction, naive nest,
+    schedule, nest and source); for the last step `nest`, `schedule`, `source`, `llvm`, `asm`; `family` and
+    `tiling` in words; `explain()` for all of it.
+    """
+
+    def __init__(self, problem: Problem, call, optimize: object):
+        self._problem, self._call, self._optimize = problem, call, optimize
+        self.equation = problem.text
+        self.shapes = problem.shapes
+        self.dtypes = tuple(t.dtype for t in problem.inputs)
+        # With no element to compute there is no program.
+        program = call.program if isinstance(call, ProgramCall) and call.direct else None
+        self._launch = program.single if program else None
+        if program:
+            self._shape, self._dtype, self._order = program.shape, program.dtype, program.order
+
+    def __call__(self, *operands, out=None):
+        """The result for these operands: a new array (a scalar if the output has no labels), or `out`."""
+        if self._launch is not None and len(operands) == len(self.shapes):
+            result = np.empty(self._shape, self._dtype, self._order) if out is None else out
+            if self._launch(result, *operands) is None:
+                return result if out is not None or self._shape else result[()]
+        return self._slow(operands, out)
+
+    def _slow(self, operands, out):
+        arrays = [np.asarray(x) for x in operands]
+        text = self.equation
+        if len(arrays) != len(self.shapes):
+            raise OperandError(f"this kernel takes {len(self.shapes)} operands and got {len(arrays)}", text=text)
+        for i, (a, shape, dtype) in enumerate(zip(arrays, self.shapes, self.dtypes)):
+            if a.shape != shape:
+                raise OperandError(f"operand {i} has shape {a.shape}, and this kernel was compiled for {shape}", text=text,
+                                   shapes=self.shapes, fix="compile another kernel, or call einjit.einsum, which takes any shape")
+            if a.dtype.name != dtype:
+                raise DtypeError(f"operand {i} has dtype {a.dtype}, and this kernel was compiled for {dtype}", text=text,
+                                 fix="compile another kernel, or call einjit.einsum, which takes any dtype")
+        if isinstance(self._call, ProgramCall) and out is None and self._fits(arrays):
+            result = self._call(arrays, None)
+            return result if result.ndim else result[()]
+        p = self._problem
+        return run(text, p.einsum, arrays, out, self._optimize, p.body)
+
+    def _fits(self, arrays) -> bool:
+        return all(Layout.of(a) == t for a, t in zip(arrays, self._problem.inputs))
+
+    @property
+    def plan(self):
+        """The order in which operands are contracted, or None where there is no element to compute."""
+        return self._call.plan if isinstance(self._call, ProgramCall) else None
+
+    @property
+    def steps(self) -> tuple[CompiledStep, ...]:
+        """The compiled loop nests, in the order in which they run."""
+        return self._call.steps if isinstance(self._call, ProgramCall) else ()
+
+    @property
+    def family(self) -> str:
+        """What kind of loop nest was generated."""
+        if len(self.steps) > 1:
+            return f"{len(self.steps)} steps"
+        return self.steps[0].choice.family if self.steps else "empty"
+
+    @property
+    def tiling(self) -> str:
+        """Register tile and cache blocks, in words."""
+        return "; ".join(dict.fromkeys(s.choice.tiling for s in self.steps))
+
+    @property
+    def nest(self):
+        """The scheduled loop nest of the last step."""
+        return self.steps[-1].nest
+
+    @property
+    def schedule(self) -> Schedule:
+        """The transformations of the last step, in order."""
+        return self.steps[-1].choice.schedule
+
+    @property
+    def source(self) -> str:
+        """The generated Numba source of the last step."""
+        return self.steps[-1].source.text
+
+    @property
+    def llvm(self) -> str:
+        """LLVM's optimised IR of the last step."""
+        return build.llvm_of(self.steps[-1].source)
+
+    @property
+    def asm(self) -> str:
+        """The machine code of the last step, as assembly."""
+        return build.asm_of(self.steps[-1].source)
+
+    def explain(self) -> str:
+        """Every stage, for people."""
+        from .explaining import explain_kernel
+
+        return explain_kernel(self)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(map(str, self.shapes))
+        return f"<einjit.Kernel {self.equation} for {shapes}: {self.family}, {self.tiling}>"
+
+
+def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = None, optimize: object = True,
+            body: Expr | None = None) -> Kernel:
+    """Compile an equation for operands of given shapes: `compile("ij,jk->ik", (512, 256), (256, 128))`.
+
+    Operands are arrays, whose layouts and dtypes are taken, or shapes, for row-major arrays of `dtype` (one
+    for all or one for each; default float64). `schedule`: transformations from `einjit.schedule`, instead of
+    the policy's; all operands are then one loop nest. Raises the errors of `einsum`, `ScheduleError` for a
+    schedule that is not legal, and `DtypeError` for a dtype that has no kernels.
+    """
+    layouts = tuple(_layout(x, d) for x, d in zip(operands, _dtypes(dtype, len(operands))))
+    parsed = parse(equation, tuple(len(t.shape) for t in layouts))
+    for i, t in enumerate(layouts):
+        if not is_compiled_dtype(np.dtype(t.dtype)):
+            raise DtypeError(f"operand {i} has dtype {t.dtype}, for which there are no kernels", text=equation,
+                             fix="call einjit.einsum, which hands such operands to NumPy")
+    problem = Problem(equation, parsed, layouts, None, None, "C", "safe", None, body, current())
+    return Kernel(problem, plan_call(problem, optimize, schedule, always=True), optimize)
+
+
+def _dtypes(dtype, count: int) -> Sequence:
+    if isinstance(dtype, (list, tuple)):
+        if len(dtype) != count:
+            raise OperandError(f"{len(dtype)} dtypes for {count} operands", fix="give one dtype, or one for each operand")
+        return dtype
+    return [dtype] * count
+
+
+def _layout(operand, dtype) -> Layout:
+    if isinstance(operand, np.ndarray):
+        return Layout.of(operand)
+    if isinstance(operand, (tuple, list)) and all(isinstance(n, (int, np.integer)) for n in operand):
+        return Layout.contiguous([int(n) for n in operand], np.dtype(dtype or "float64").name)
+    raise OperandError(f"{operand!r} is neither an array nor a shape", fix="pass arrays, or shapes such as (512, 256)")

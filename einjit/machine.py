@@ -1,0 +1,84 @@
+"""What the schedule policy knows of a processor: its vector unit and its caches."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One level: bytes in all, associativity, bytes a line."""
+
+    size: int
+    ways: int
+    line: int = 64
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """`vector_bits`: widest vector; `registers`: how many of them; `fma_bits`: bits of multiply-adds that
+    start each cycle (ports x width); `fma_latency`: cycles. `half`: float16 can be loaded and converted."""
+
+    name: str
+    vector_bits: int
+    registers: int
+    fma_bits: int
+    fma_latency: int
+    l1: Cache
+    l2: Cache
+    l3: Cache
+    half: bool = True
+
+    def lanes(self, bits: int) -> int:
+        """Elements a vector; at most 32, for masks of more cost more than they save."""
+        return max(1, min(32, self.vector_bits // bits))
+
+
+# name            vector_bits  registers  fma_bits  latency  L1 (KB, ways)  L2              L3
+_TABLE = {
+    "generic":      (128,       16,        256,      4,       (32, 8),       (256, 8),       (2048, 16)),
+    "avx2":         (256,       16,        512,      4,       (32, 8),       (256, 8),       (8192, 16)),
+    "znver4":       (512,       32,        512,      4,       (32, 8),       (1024, 8),      (16384, 16)),
+    "avx512":       (512,       32,        1024,     4,       (32, 8),       (1024, 16),     (8192, 11)),
+    "neon":         (128,       32,        256,      4,       (64, 4),       (512, 8),       (8192, 16)),
+}
+
+
+def table_entry(row: str, name: str = "") -> Cpu:
+    """The machine of one row of the table, under its own name or another."""
+    bits, registers, fma_bits, latency, *caches = _TABLE[row]
+    return Cpu(name or row, bits, registers, fma_bits, latency, *(Cache(kb * 1024, ways) for kb, ways in caches))
+
+
+@lru_cache(maxsize=None)
+def detect() -> Cpu:
+    """This machine: vector unit by its features, cache sizes from the system where it tells them."""
+    import llvmlite.binding as llvm
+
+    name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
+    cpu = table_entry(_row(name, features), name)
+    sizes = {level: cache for level, cache in _system_caches()}
+    return Cpu(cpu.name, cpu.vector_bits, cpu.registers, cpu.fma_bits, cpu.fma_latency,
+               sizes.get(1, cpu.l1), sizes.get(2, cpu.l2), sizes.get(3, cpu.l3),
+               half=any(features.get(x) for x in ("f16c", "avx512f", "fullfp16", "neon")))
+
+
+def _row(name: str, features) -> str:
+    if features.get("avx512f"):
+        return "znver4" if name == "znver4" else "avx512"
+    if features.get("avx2"):
+        return "avx2"
+    return "neon" if features.get("neon") else "generic"
+
+
+def _system_caches(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")):
+    """(level, cache) of every data cache that Linux describes."""
+    for index in sorted(root.glob("index*")):
+        try:
+            kind, level, size, ways = (
+                (index / part).read_text().strip() for part in ("type", "level", "size", "ways_of_associativity"))
+            if kind != "Instruction":
+                yield int(level), Cache(int(size.rstrip("K")) * 1024, max(1, int(ways)))
+        except (OSError, ValueError):
+            continue

@@ -1,0 +1,242 @@
+"""From a problem (equation, layouts, options) to what answers it: a program, a view, zeros, or NumPy.
+
+`plan_call` is the slow path of every call, walked once a problem; the callable that it returns is kept.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Callable, Sequence
+
+import numpy as np
+
+from . import machine
+from .compiler import CompiledStep, compile_step, is_compiled, schedule_step, source_of
+from .contraction import Layout
+from .einsum import Einsum, sizes_of
+from .errors import DtypeError, OperandError
+from .expr import Expr, evaluate
+from .options import Options
+from .path import Plan, plan
+from .program import BoundStep, Program, ProgramStep
+from .schedule.opts import Schedule
+from .stats import count
+
+_KIND_RANK = "buifc"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that a plan depends on. `text` is the equation as the caller wrote it, for messages.
+
+    `out`: the layout of the array to write to, or None for a fresh one in memory order `order` ('C', 'F', 'A'
+    or 'K'). `dtype`: the type to compute in, or None for NumPy's promotion.
+    """
+
+    text: str
+    einsum: Einsum
+    inputs: tuple[Layout, ...]
+    out: Layout | None
+    dtype: str | None
+    order: str
+    casting: str
+    optimize: object
+    body: Expr | None
+    options: Options
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(t.shape for t in self.inputs)
+
+
+@dataclass(frozen=True)
+class Types:
+    """The dtypes of a problem: of the result, and of the kernel that computes it."""
+
+    result: str
+    compute: str
+
+
+Call = Callable[[Sequence[np.ndarray], "np.ndarray | None"], object]
+
+
+def types_of(p: Problem) -> Types:
+    """NumPy's promotion and casting rules, with float16 computed in float32.
+
+    Raises `DtypeError` where an operand or `out` may not be cast under `p.casting`.
+    """
+    dtypes = [np.dtype(t.dtype) for t in p.inputs]
+    if p.dtype is not None:
+        common = np.dtype(p.dtype)
+    elif p.body is not None:
+        common = np.asarray(evaluate(p.body, [np.ones((), d)[()] for d in dtypes])).dtype
+    else:
+        common = np.result_type(*dtypes, *([p.out.dtype] if p.out else []))
+    for i, d in enumerate(dtypes):
+        if p.body is None and not np.can_cast(d, common, p.casting):
+            raise DtypeError(f"operand {i} has dtype {d} and cannot be cast to {common} under the rule '{p.casting}'",
+                             text=p.text, shapes=p.shapes, fix="pass casting='unsafe', or convert the operand")
+    if p.out and not np.can_cast(common, p.out.dtype, p.casting):
+        raise DtypeError(f"the result has dtype {common} and cannot be cast to out's {p.out.dtype} under the rule '{p.casting}'",
+                         text=p.text, shapes=p.shapes, fix="pass casting='same_kind' or 'unsafe', or an out of the result's dtype")
+    compute = "float32" if common == np.float16 else common.name
+    return Types(p.out.dtype if p.out else common.name, compute)
+
+
+def result_shape(p: Problem, sizes: dict[str, int]) -> tuple[int, ...]:
+    """Shape of the result; raises `OperandError` where `out` has another one."""
+    shape = tuple(sizes[label] for label in p.einsum.output)
+    if p.out and p.out.shape != shape:
+        raise OperandError(f"out has shape {p.out.shape}, and the result has shape {shape}", text=p.text,
+                           shapes=p.shapes, fix=f"pass an out of shape {shape}")
+    return shape
+
+
+# -- answers that need no kernel -------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class ViewCall:
+    """One operand and nothing summed: the result is a view, writeable if the operand is."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __call__(self, operands, out):
+        (a,) = operands
+        return np.lib.stride_tricks.as_strided(a, self.shape, self.strides, writeable=a.flags.writeable)
+
+
+@dataclass(frozen=True)
+class EmptyCall:
+    """Some size is 0: an empty result, or sums of nothing."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    order: str
+
+    def __call__(self, operands, out):
+        if out is None:
+            return np.zeros(self.shape, self.dtype, self.order)
+        out[...] = 0
+        return out
+
+
+# -- programs --------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class ProgramCall:
+    """A program with NumPy's casts around it. `cast[i]`: the dtype to convert operand i to beforehand, for
+    casts that lose kind (complex to real, float to integer), or ''."""
+
+    program: Program
+    casts: tuple[str, ...]
+    result: str
+    steps: tuple[CompiledStep, ...]
+    plan: Plan
+
+    @property
+    def direct(self) -> bool:
+        """Whether the program alone is the whole call."""
+        return not any(self.casts) and self.program.dtype.name == self.result
+
+    def __call__(self, operands, out):
+        """Returns NotImplemented where `out` shares memory with an operand or with itself."""
+        operands = [a.astype(cast) if cast else a for a, cast in zip(operands, self.casts)]
+        if self.program.dtype.name == self.result:
+            return self.program(operands, out)
+        wide = self.program(operands)
+        if out is None:
+            with np.errstate(over="ignore"):
+                return wide.astype(self.result)
+        np.copyto(out, wide, casting="unsafe")
+        return out
+
+
+def plan_call(p: Problem, optimize: object, schedule: Schedule | None = None, always: bool = False) -> Call:
+    """What answers `p`. Compiles what is missing. `always`: a program even where a view would do."""
+    sizes = sizes_of(p.einsum, p.shapes, p.text)
+    shape, types = result_shape(p, sizes), types_of(p)
+    order = memory_order(p.order, p.inputs)
+    if 0 in sizes.values():
+        return EmptyCall(shape, types.result, order)
+    view = None if always else _view(p, sizes, shape, types, order)
+    return view or _program_call(p, sizes, shape, types, order, optimize, schedule)
+
+
+def memory_order(order: str, inputs: Sequence[Layout]) -> str:
+    """'C' or 'F', by NumPy's rules: 'A' and 'K' keep Fortran order if all operands have it."""
+    if order in "CF":
+        return order
+    fortran = all(_is_contiguous(t, reverse=False) for t in inputs)
+    rows = all(_is_contiguous(t, reverse=True) for t in inputs)
+    return "F" if fortran and not rows else "C"
+
+
+def _is_contiguous(t: Layout, reverse: bool) -> bool:
+    step = np.dtype(t.dtype).itemsize
+    axes = list(zip(t.shape, t.strides))
+    for extent, stride in reversed(axes) if reverse else axes:
+        if extent != 1 and stride != step:
+            return False
+        step *= extent
+    return True
+
+
+def _view(p: Problem, sizes, shape, types: Types, order: str) -> ViewCall | None:
+    """The view that `p` asks for, if it does."""
+    if p.out or len(p.inputs) != 1 or p.body is not None or p.einsum.summed or types.result != p.inputs[0].dtype:
+        return None
+    (layout,), (term,) = p.inputs, p.einsum.inputs
+    strides = tuple(sum(s for axis, s in zip(term, layout.strides) if axis == label) for label in p.einsum.output)
+    wanted = p.order in "AK" or _is_contiguous(Layout(shape, strides, layout.dtype), reverse=p.order == "C")
+    return ViewCall(shape, strides) if wanted else None
+
+
+def _program_call(p: Problem, sizes, shape, types: Types, order: str, optimize, schedule) -> ProgramCall:
+    casts = tuple(_cast_before(t.dtype, types.compute) for t in p.inputs)
+    inputs = [Layout.contiguous(t.shape, cast) if cast else t for t, cast in zip(p.inputs, casts)]
+    out = p.out if p.out and p.out.dtype == types.compute else _fresh(shape, types.compute, order)
+    steps, compiled = [], []
+    # opt_einsum orders products; a scalar body is one nest, which no order may take apart.
+    planned = plan(p.einsum, sizes, optimize if p.body is None and schedule is None else False)
+    for position, step in enumerate(planned.steps):
+        operands = [inputs[i] for i in step.operands]
+        inputs = [t for i, t in enumerate(inputs) if i not in step.operands]
+        last = position == len(planned.steps) - 1
+        result = out if last else Layout.contiguous([sizes[label] for label in step.einsum.output], types.compute)
+        step_sizes = {label: sizes[label] for label in step.einsum.labels}
+        c = compile_step(step.einsum, step_sizes, result, operands, p.body if last else None, schedule)
+        compiled.append(c)
+        steps.append(ProgramStep(step.operands, BoundStep(c, result, operands, p.options.threads), result))
+        inputs.append(result)
+    count(planned=1)
+    return ProgramCall(Program(steps, order), casts, types.result, tuple(compiled), planned)
+
+
+def _cast_before(source: str, target: str) -> str:
+    s, t = np.dtype(source), np.dtype(target)
+    loses_kind = _KIND_RANK.index(s.kind) > _KIND_RANK.index(t.kind) and not (s.kind + t.kind in ("ui", "iu"))
+    return target if loses_kind or (source == "float16" and not machine.detect().half) else ""
+
+
+def _fresh(shape, dtype: str, order: str) -> Layout:
+    if order == "C":
+        return Layout.contiguous(shape, dtype)
+    backwards = Layout.contiguous(shape[::-1], dtype)
+    return replace(backwards, shape=tuple(shape), strides=backwards.strides[::-1])
+
+
+def is_tiny(p: Problem, limit: int = 4096) -> bool:
+    """Whether all the work of a problem is a few microseconds, done one way or another."""
+    sizes = sizes_of(p.einsum, p.shapes, p.text)
+    return prod(sizes.values()) * len(p.inputs) <= limit
+
+
+def needs_compiler(p: Problem) -> bool:
+    """Whether the (single-step) problem would have to wait for Numba: its code is not in memory."""
+    sizes = sizes_of(p.einsum, p.shapes, p.text)
+    types = types_of(p)
+    shape = result_shape(p, sizes)
+    out = p.out or _fresh(shape, types.compute, "C")
+    *_, nest = schedule_step(p.einsum, sizes, replace(out, dtype=types.compute), p.inputs, p.body)
+    return not is_compiled(source_of(nest))

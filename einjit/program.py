@@ -1,0 +1,142 @@
+"""Programs: a planned and compiled problem, bound to the layouts of its operands and ready to call.
+
+A program is what a call finds in the dictionary. For one step it is one launcher; for several, launchers
+that pass intermediate results on. Operands must have exactly the layouts it was made for; the launchers
+check that, and answer NotImplemented otherwise.
+"""
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Sequence
+
+import numpy as np
+
+from . import parallel
+from .compiler import CompiledStep
+from .contraction import Layout
+from .ir import Kind
+from .launch import STACK_WORKSPACE, Launcher, record
+from .params import parameters, tile_width
+
+GIL_WORK = 20_000           # points of the iteration space from which on the GIL is released
+THREAD_WORK = 2_000_000     # and from which on threads share the work: some 100 us of it
+
+
+class BoundStep:
+    """A compiled step for given layouts: `run(out, inputs)`; `run` is the launcher itself where it can be."""
+
+    def __init__(self, step: CompiledStep, out: Layout, inputs: Sequence[Layout], threads: int):
+        self.step = step
+        layouts = (out, *inputs)
+        slots = (0, *(1 + step.contraction.operands.index(i) for i in range(len(inputs))))
+        work = step.contraction.work
+        ranges = _shares(step, threads) if work >= THREAD_WORK and threads > 1 else [{}]
+        blocks = [parameters(step.nest, step.contraction, step.source.words, r) for r in ranges]
+        self.workspace = max(b.workspace for b in blocks)
+        if self.workspace <= STACK_WORKSPACE:
+            self.workspace = 0
+        self.launchers = [
+            Launcher(record(step.code.address, b.words, layouts, slots, work >= GIL_WORK, self.workspace > 0),
+                     keep=(b, step.code)).call for b in blocks]
+        # With threads, the arrays are checked once, before any thread starts.
+        self.check = Launcher(record(0, blocks[0].words, layouts, slots, False, False), keep=blocks[0]).call
+        if len(blocks) > 1:
+            self.run = self._run_threads
+        elif self.workspace:
+            self.run = self._run_with_workspace
+        else:
+            self.run = self.launchers[0]
+
+    @property
+    def threads(self) -> int:
+        return len(self.launchers)
+
+    def _run_with_workspace(self, *arrays):
+        return self.launchers[0](*arrays, scratch(self.workspace))
+
+    def _run_threads(self, *arrays):
+        if self.check(*arrays) is NotImplemented:
+            return NotImplemented
+        parallel.run([partial(self._share, launch, arrays) for launch in self.launchers])
+        return None
+
+    def _share(self, launch, arrays) -> None:
+        if self.workspace:
+            arrays = (*arrays, scratch(self.workspace))
+        launch(*arrays)
+
+
+def _shares(step: CompiledStep, threads: int) -> list[dict[str, tuple[int, int]]]:
+    """Ranges of the parallel label, one a thread, in whole register tiles."""
+    loop = next((lp for lp in step.nest.loops if lp.kind is Kind.PARALLEL), None)
+    if loop is None:
+        return [{}]
+    extent, width = step.nest.label(loop.label).extent, tile_width(step.nest, loop.label)
+    tiles = -(-extent // width)
+    count = min(threads, tiles)
+    ends = [min(extent, tiles * (i + 1) // count * width) for i in range(count)]
+    return [{loop.label: (start, end)} for start, end in zip([0, *ends], ends)]
+
+
+_scratch = threading.local()
+
+
+def scratch(size: int) -> np.ndarray:
+    """This thread's workspace of at least `size` bytes, on a cache line's boundary, kept for the next call."""
+    array = getattr(_scratch, "array", None)
+    if array is None or array.nbytes < size:
+        raw = np.empty(size + 64, np.uint8)
+        array = _scratch.array = raw[-raw.ctypes.data % 64:][:size]
+    return array
+
+
+@dataclass(frozen=True)
+class ProgramStep:
+    """`operands`: positions in the list of arrays at hand, which are removed from it (opt_einsum's way)."""
+
+    operands: tuple[int, ...]
+    bound: BoundStep
+    result: Layout
+
+
+class Program:
+    """All steps of one problem. `__call__(operands, out)`: the result, or NotImplemented where an operand or
+    `out` has another layout than planned or `out` shares memory with an operand."""
+
+    def __init__(self, steps: Sequence[ProgramStep], order: str):
+        self.steps = tuple(steps)
+        last = self.steps[-1]
+        self.shape, self.dtype, self.order = last.result.shape, np.dtype(last.result.dtype), order
+        self.single = last.bound.run if len(self.steps) == 1 else None
+
+    def __call__(self, operands: Sequence[np.ndarray], out: np.ndarray | None = None):
+        if out is None:
+            out = np.empty(self.shape, self.dtype, self.order)
+        if self.single is not None:
+            return NotImplemented if self.single(out, *operands) is NotImplemented else out
+        return self._chain(operands, out)
+
+    def _chain(self, operands: Sequence[np.ndarray], out: np.ndarray):
+        arrays = list(operands)
+        for step in self.steps:
+            inputs = [arrays[i] for i in step.operands]
+            for i in sorted(step.operands, reverse=True):
+                del arrays[i]
+            last = step is self.steps[-1]
+            result = out if last else np.empty(step.result.shape, step.result.dtype)
+            if step.bound.run(result, *inputs) is NotImplemented:
+                return NotImplemented
+            arrays.append(result)
+        return out
+
+    @property
+    def work(self) -> int:
+        return sum(s.bound.step.contraction.work for s in self.steps)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the program's own intermediate results."""
+        return sum(prod(s.result.shape) * np.dtype(s.result.dtype).itemsize for s in self.steps[:-1])

@@ -1,0 +1,307 @@
+"""Schedule policy: which transformations a contraction gets on a machine, and why.
+
+Policy only: what is chosen is a tuple of transformations that `apply` checks. Two families:
+
+* packed: two operands with M, N and K and enough work. Groups of dimensions are fused, blocks of both
+  operands are packed, and one register tile runs on the panels.
+* direct: everything else. One dimension on vector lanes, one or two unrolled, one summed in registers,
+  straight from the operands' strides; the other dimensions are fused into an outer loop.
+
+Fused labels are upper case: M N K B (batch) when packed; V (vector) U W (unrolled) S (serial sum) O (outer)
+R (outer sum) when direct.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+
+from ..contraction import Contraction, Dimension, Role
+from ..expr import product
+from ..machine import Cpu
+from .opts import Fuse, Opt, Pack, Parallel, Reorder, Schedule, Split, Unroll, Vectorize
+from .tiling import Tiling, register_tile, tiling
+
+OUTER_BLOCK = 64            # positions of a fused outer label whose offsets are tabled at once
+PACKED_WORK = 48 ** 3       # below, packing costs more than it saves
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule, the family and tile it makes, and the reason in words."""
+
+    schedule: Schedule
+    family: str
+    tiling: str
+    why: str
+
+
+def normalised(c: Contraction) -> Contraction:
+    """With operands exchanged, where that puts the output's contiguous dimension into N: stores are then
+    whole vectors. Only for products, which commute."""
+    if len(c.operands) != 2 or c.body != product(2):
+        return c
+    unit = c.unit(0)
+    return c.swapped() if unit and c.role(c.dimension(unit)) is Role.M else c
+
+
+def choose(c: Contraction, cpu: Cpu) -> Choice:
+    """The policy's schedule for `c`, which `normalised` has been applied to."""
+    if _packing_pays(c):
+        return _packed(c, cpu)
+    return _Direct(c, cpu).choice()
+
+
+# -- packed ----------------------------------------------------------------------------------------------
+
+def _extent(dimensions: Sequence[Dimension]) -> int:
+    total = 1
+    for d in dimensions:
+        total *= d.extent
+    return total
+
+
+def _summed(c: Contraction) -> tuple[Dimension, ...]:
+    return tuple(d for d in c.dimensions if d.summed)
+
+
+def _packing_pays(c: Contraction) -> bool:
+    if len(c.operands) != 2:
+        return False
+    m, n, k = _extent(c.group(Role.M)), _extent(c.group(Role.N)), _extent(c.group(Role.K))
+    return min(m, n) >= 4 and k >= 4 and m * n * k >= PACKED_WORK
+
+
+def _packed(c: Contraction, cpu: Cpu) -> Choice:
+    m, n, k = _by_stride(c, c.group(Role.M), 0, 1), _by_stride(c, c.group(Role.N), 0), _serial_order(c)
+    batch = _by_stride(c, tuple(d for d in c.dimensions if c.role(d) in (Role.BATCH, Role.KEPT)), 0)
+    t = tiling(cpu, c.dtypes[0], _extent(m), _extent(n), _extent(k))
+    opts: list[Opt] = [Fuse(_names(group), name) for group, name in ((batch, "B"), (m, "M"), (n, "N"), (k, "K")) if group]
+    order = ["B"] if batch else []
+    if len(batch) > 1:
+        opts.append(Split("B", OUTER_BLOCK))
+        order.insert(0, f"B/{OUTER_BLOCK}")
+    jc, pc, ic, jr, ir = (f"{label}/{step}" for label, step in (
+        ("N", t.nc), ("K", t.kc), ("M", t.mc), ("N", t.tile.nr), ("M", t.tile.mr)))
+    opts += [Split("N", t.nc), Split("N", t.tile.nr), Split("K", t.kc), Split("M", t.mc), Split("M", t.tile.mr),
+             Reorder((*order, jc, pc, ic, jr, ir, "K", "M", "N")), Unroll("M"), Vectorize("N", t.tile.lanes),
+             Pack("b", pc, "N", "K"), Pack("a", ic, "M", "K"),
+             Parallel("N" if _extent(n) >= _extent(m) else "M")]
+    why = (f"M {_extent(m)} x N {_extent(n)} x K {_extent(k)} is enough work to pay for packing; "
+           f"N holds the output's contiguous dimension; blocks fit {cpu.name}'s caches")
+    return Choice(tuple(opts), "packed contraction", str(t), why)
+
+
+def _by_stride(c: Contraction, group: Sequence[Dimension], tensor: int, unit_of: int | None = None) -> tuple[Dimension, ...]:
+    """Slowest first by the strides of one tensor; the dimension contiguous in `unit_of` is put last."""
+    itemsize = np.dtype(c.dtypes[unit_of]).itemsize if unit_of is not None else 0
+    return tuple(sorted(group, key=lambda d: (
+        unit_of is not None and d.strides[unit_of] == itemsize, -abs(d.strides[tensor]))))
+
+
+def _serial_order(c: Contraction) -> tuple[Dimension, ...]:
+    """Summed dimensions, slowest first, so that the last is contiguous in a or else in b if any is."""
+    summed = _summed(c)
+    units = [t for t in (1, 2) if c.unit(t) in [d.name for d in summed]]
+    return _by_stride(c, summed, units[0] if units else 1)
+
+
+def _names(group: Sequence[Dimension]) -> tuple[str, ...]:
+    return tuple(d.name for d in group)
+
+
+# -- direct ----------------------------------------------------------------------------------------------
+
+class _Direct:
+    """The register tile on the operands as they lie."""
+
+    def __init__(self, c: Contraction, cpu: Cpu):
+        self.c, self.cpu = c, cpu
+        self.components = 2 if np.dtype(c.dtypes[0]).kind == "c" else 1
+        self.bits = np.dtype(c.dtypes[0]).itemsize * 8 // self.components
+        self.opts: list[Opt] = []
+        self.used: list[Dimension] = []
+
+    def choice(self) -> Choice:
+        vector = self._vector_dimension()
+        if vector is None:
+            return Choice((), "scalar", "one element", "every size is 1")
+        self.used.append(vector)
+        if vector.summed:
+            order, family, tile = self._dot(vector)
+        elif self._reusing(vector):
+            order, family, tile = self._small_contraction(vector)
+        elif _summed(self.c):
+            order, family, tile = self._column_sums(vector)
+        else:
+            order, family, tile = self._map(vector)
+        why = f"{vector.name} is on the lanes: " + self._lane_reason(vector)
+        return Choice((*self.opts, *self._finish(order)), family, tile, why)
+
+    # -- which dimension goes on the lanes
+
+    def _vector_dimension(self) -> Dimension | None:
+        if not self.c.dimensions:
+            return None
+        long = [d for d in self.c.dimensions if d.extent >= 4] or list(self.c.dimensions)
+        return max(long, key=self._lane_score)
+
+    def _lane_score(self, d: Dimension) -> tuple:
+        """Bytes moved in whole vectors, less those picked up one by one (stores count more)."""
+        score = 0.0
+        for t, dtype in enumerate(self.c.dtypes):
+            size = _extent(self.c.members(t))
+            if self.c.has(d, t):
+                unit = d.strides[t] == np.dtype(dtype).itemsize
+                score += size if unit else -size * (1.5 if t == 0 else 1)
+        return score, not d.summed, d.extent
+
+    def _lane_reason(self, d: Dimension) -> str:
+        names = [name for t, name in enumerate(self.c.tensor_names)
+                 if self.c.has(d, t) and d.strides[t] == np.dtype(self.c.dtypes[t]).itemsize]
+        return f"contiguous in {', '.join(names)}" if names else "nothing is contiguous"
+
+    def _reusing(self, vector: Dimension) -> list[Dimension]:
+        """Kept dimensions along which some input's vectors are used again; the longest first."""
+        inputs = range(1, len(self.c.dtypes))
+        found = [d for d in self.c.dimensions if d is not vector and not d.summed and _summed(self.c)
+                 and any(self.c.has(vector, t) and not self.c.has(d, t) for t in inputs)]
+        return sorted(found, key=lambda d: -d.extent)
+
+    # -- the four shapes of the tile; each returns the loops inside the outer ones, its family and tile
+
+    def _dot(self, vector: Dimension):
+        reusing = [d for d in self._reusing(vector)][:2]
+        widths = {0: [], 1: [4], 2: [4, 4]}[len(reusing)] if self.cpu.registers >= 32 else {0: [], 1: [4], 2: [2, 4]}[len(reusing)]
+        widths = [min(w, d.extent) for w, d in zip(widths, reusing)]
+        wanted = {0: 8, 1: 2, 2: 1}[len(reusing)] if self.components == 1 else 1
+        lanes, vectors = self._vector(vector, wanted)
+        blocks = self._unrolled(reusing, widths)
+        self._rename("V", vector)
+        self.opts.append(Split("V", lanes * vectors))
+        tail = [f"V/{lanes * vectors}", *self._tile_loops(widths), "V"]
+        self.vectorised = ("V", lanes)
+        rows = "x".join(map(str, widths))
+        return blocks + tail, "reduction", f"{rows or 1} sums of {vectors} x {lanes} lanes"
+
+    def _small_contraction(self, vector: Dimension):
+        row = self._reusing(vector)[0]
+        rows = (12, 8, 6, 4, 3, 2, 1) if self.cpu.registers >= 32 else (6, 4, 3, 2, 1)
+        tile = register_tile(self.cpu, self.c.dtypes[0], row.extent, vector.extent, rows)
+        lanes = min(tile.lanes, self._lanes_for(vector))
+        vectors = max(1, min(tile.vectors, -(-vector.extent // lanes)))
+        blocks = self._unrolled([row], [tile.mr])
+        self._rename("V", vector)
+        self.opts.append(Split("V", lanes * vectors))
+        self._serial()
+        self.vectorised = ("V", lanes)
+        loops = [f"V/{lanes * vectors}", *blocks, "S", *self._tile_loops([tile.mr]), "V"]
+        return loops, "direct contraction", f"{tile.mr}x{lanes * vectors} tile ({vectors} x {lanes} lanes)"
+
+    def _column_sums(self, vector: Dimension):
+        summed = max(_summed(self.c), key=lambda d: d.extent)
+        lanes = self._lanes_for(vector)
+        if -(-vector.extent // lanes) <= 8 // self.components:
+            lanes, vectors = self._vector(vector, 8 // self.components)
+            self._rename("V", vector)
+            self.opts.append(Split("V", lanes * vectors))
+            self._serial()
+            self.vectorised = ("V", lanes)
+            return [f"V/{lanes * vectors}", "S", "V"], "column sums", f"{vectors} x {lanes} lanes"
+        # Several rows at once, in the order of memory; the sums so far stay in L1.
+        width = min(8, summed.extent)
+        blocks = self._unrolled([summed], [width])
+        self._rename("V", vector)
+        near = max(lanes, self.cpu.l1.size // 2 // np.dtype(self.c.dtypes[0]).itemsize // lanes * lanes)
+        steps = [near, lanes] if near < vector.extent else [lanes]
+        self.opts += [Split("V", step) for step in steps]
+        self.vectorised = ("V", lanes)
+        self.outermost = [f"V/{near}"] if len(steps) == 2 else []
+        return [*blocks, f"V/{lanes}", *self._tile_loops([width]), "V"], "column sums", f"{width} rows x {lanes} lanes"
+
+    def _map(self, vector: Dimension):
+        lanes, vectors = self._vector(vector, 4 // self.components)
+        self._rename("V", vector)
+        self.opts.append(Split("V", lanes * vectors))
+        self.vectorised = ("V", lanes)
+        return [f"V/{lanes * vectors}", "V"], "map", f"{vectors} x {lanes} lanes"
+
+    # -- parts
+
+    outermost: Sequence[str] = ()
+    vectorised: tuple[str, int]
+
+    def _lanes_for(self, d: Dimension) -> int:
+        """Full vectors, or the smallest power of two that holds a short dimension."""
+        lanes = self.cpu.lanes(self.bits)
+        while lanes > 2 and lanes // 2 >= d.extent:
+            lanes //= 2
+        return max(lanes, 2)
+
+    def _vector(self, d: Dimension, wanted: int) -> tuple[int, int]:
+        lanes = self._lanes_for(d)
+        vectors = wanted
+        while vectors > 1 and (vectors // 2) * lanes >= d.extent:
+            vectors //= 2
+        return lanes, vectors
+
+    def _rename(self, name: str, *group: Dimension) -> None:
+        self.opts.append(Fuse(_names(group), name))
+        self.used += [d for d in group if d not in self.used]
+
+    def _unrolled(self, group: Sequence[Dimension], widths: Sequence[int]) -> list[str]:
+        """Put dimensions into the tile as U and W; returns the loops over their blocks."""
+        blocks = []
+        for name, d, width in zip("UW", group, widths):
+            self._rename(name, d)
+            if width > 1:
+                self.opts.append(Split(name, width))
+                blocks.append(f"{name}/{width}")
+            else:
+                blocks.append(name)
+        return blocks
+
+    @staticmethod
+    def _tile_loops(widths: Sequence[int]) -> list[str]:
+        return [name for name, width in zip("UW", widths) if width > 1]
+
+    def _serial(self) -> None:
+        left = [d for d in _summed(self.c) if d not in self.used]
+        self._rename("S", max(left, key=lambda d: d.extent))
+
+    def _finish(self, loops: list[str]) -> list[Opt]:
+        """Fuse what is left into outer loops, and fix the order of all."""
+        opts: list[Opt] = []
+        outer: list[str] = []
+        kept = [d for d in self.c.dimensions if d not in self.used and not d.summed]
+        summed = [d for d in self.c.dimensions if d not in self.used and d.summed]
+        largest = max(range(1, len(self.c.dtypes)), key=lambda t: _extent(self.c.members(t)))
+        sections = []
+        for name, group, tensor in (("O", kept, 0), ("R", summed, largest)):
+            names = []
+            if group:
+                opts.append(Fuse(_names(_by_stride(self.c, group, tensor)), name))
+                names.append(name)
+            if len(group) > 1:
+                opts.append(Split(name, OUTER_BLOCK))
+                names.insert(0, f"{name}/{OUTER_BLOCK}")
+            sections.append(names)
+        outer = [*sections[0], *self.outermost, *sections[1]]
+        opts.append(Reorder((*outer, *loops)))
+        opts += [Unroll(name) for name in self._unrolled_in(loops)]
+        opts.append(Vectorize(*self.vectorised))
+        shared = self._shared(kept)
+        return opts + ([Parallel(shared)] if shared else [])
+
+    @staticmethod
+    def _unrolled_in(loops: list[str]) -> list[str]:
+        return [name for name in loops if name in ("U", "W") and any(x.startswith(f"{name}/") for x in loops)]
+
+    def _shared(self, kept: list[Dimension]) -> str:
+        """The label that threads share: the kept one with the most positions."""
+        extents = {opt.name: _extent([self.c.dimension(n) for n in opt.labels]) for opt in self.opts
+                   if isinstance(opt, Fuse) and not self.c.dimension(opt.labels[0]).summed}
+        if kept:
+            extents["O"] = 4 * _extent(kept)        # whole outer iterations are the better share
+        return max(extents, key=extents.__getitem__, default="")

@@ -1,0 +1,96 @@
+"""Block sizes from a model of the machine, for packed contractions and for the register tile."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..machine import Cpu
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """mr rows by `vectors` vectors of `lanes` elements: nr = vectors * lanes columns."""
+
+    mr: int
+    vectors: int
+    lanes: int
+
+    @property
+    def nr(self) -> int:
+        return self.vectors * self.lanes
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Register tile and cache blocks of a packed contraction (Goto and van de Geijn 2008)."""
+
+    tile: RegisterTile
+    mc: int
+    kc: int
+    nc: int
+
+    def __str__(self) -> str:
+        t = self.tile
+        return f"{t.mr}x{t.nr} tile ({t.vectors} x {t.lanes} lanes), mc {self.mc}, kc {self.kc}, nc {self.nc}"
+
+
+def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...]) -> RegisterTile:
+    """The tile that computes m x n results in the fewest cycles a step of k.
+
+    A step costs its multiply-adds or the latency of one, whichever is longer, plus loads that do not
+    overlap fully; positions that a tile has past the edge are paid like the others.
+    """
+    components, bits = _components(dtype)
+    best = None
+    for lanes in _lane_counts(cpu, bits, n):
+        for vectors in (3, 2, 1):
+            for mr in rows:
+                registers = (mr + 1) * vectors * components + components
+                if registers > cpu.registers:
+                    continue
+                vector_bits = lanes * bits
+                flops = mr * vectors * components * components * max(vector_bits, 128) / cpu.fma_bits
+                step = max(flops, cpu.fma_latency) + 0.25 * (mr + vectors) * components
+                cost = -(-m // mr) * -(-n // (lanes * vectors)) * step
+                key = (cost, -mr * vectors)
+                if best is None or key < best[0]:
+                    best = key, RegisterTile(mr, vectors, lanes)
+    return best[1]
+
+
+def _components(dtype: str) -> tuple[int, int]:
+    dt = np.dtype(dtype)
+    components = 2 if dt.kind == "c" else 1
+    return components, dt.itemsize * 8 // components
+
+
+def _lane_counts(cpu: Cpu, bits: int, n: int) -> list[int]:
+    """The machine's full vectors, and half ones where the label is short."""
+    full = cpu.lanes(bits)
+    if full <= 2:
+        return [full]
+    return [full, full // 2] if n < 4 * full else [full]
+
+
+def tiling(cpu: Cpu, dtype: str, m: int, n: int, k: int) -> Tiling:
+    """Blocks after Low, Igual, Smith and Quintana-Orti (TOMS 2016), section 4, then balanced.
+
+    The kc x nr panel of B stays in L1 while panels of A pass; the mc x kc block of A stays in L2, the
+    kc x nc block of B in L3. Each is cut evenly, so that the last block is not a sliver.
+    """
+    itemsize = np.dtype(dtype).itemsize
+    tile = register_tile(cpu, dtype, m, n, rows=(12, 8, 4) if cpu.registers >= 32 else (6, 4, 2))
+    kc = _even(k, max(64, cpu.l1.size * 3 // 4 // (itemsize * (tile.nr + tile.mr)) // 8 * 8), 8)
+    kc_bound = min(kc, k)
+    mc = _even(m, max(2 * tile.mr, cpu.l2.size // 2 // (kc_bound * itemsize)), tile.mr)
+    nc = _even(n, max(2 * tile.nr, min(cpu.l3.size // 4, 4 << 20) // (kc_bound * itemsize)), tile.nr)
+    # A block is more than one tile, so that every nest has the same loops and with them the same code.
+    return Tiling(tile, max(mc, 2 * tile.mr), kc, max(nc, 2 * tile.nr))
+
+
+def _even(extent: int, block: int, multiple: int) -> int:
+    """A block of at most about `block`, a multiple of `multiple`, that cuts `extent` into equal parts."""
+    parts = -(-extent // block)
+    size = -(-extent // parts)
+    return max(multiple, -(-size // multiple) * multiple)

@@ -1,0 +1,82 @@
+"""What must hold in every loop nest; `verify` raises `ScheduleError` where it does not."""
+from __future__ import annotations
+
+from .errors import ScheduleError
+from .ir import Kind, Loop, LoopNest, Pack
+
+_TILE = (Kind.UNROLLED, Kind.VECTOR)
+
+
+def verify(nest: LoopNest) -> LoopNest:
+    """Check a nest and return it."""
+    for label in nest.labels:
+        _check_loops(nest, label.name)
+    _check_tile(nest)
+    for i, node in enumerate(nest.nodes):
+        if isinstance(node, Pack):
+            _check_pack(nest, i, node)
+        elif node.kind is Kind.PARALLEL:
+            _check_parallel(nest, node)
+    return nest
+
+
+def _refuse(condition: bool, reason: str) -> None:
+    if condition:
+        raise ScheduleError(reason)
+
+
+def _check_loops(nest: LoopNest, label: str) -> None:
+    steps = [loop.step for loop in nest.loops_of(label)]
+    _refuse(not steps, f"label {label} has no loop")
+    _refuse(steps[-1] != 1, f"label {label} has no loop of step 1")
+    _refuse(steps != sorted(set(steps), reverse=True),
+            f"the loops of {label} do not go from larger to smaller steps (they have {steps}): "
+            "a block must be entered before what lies in it")
+
+
+def _check_tile(nest: LoopNest) -> None:
+    tile = [loop for loop in nest.loops if loop.kind in _TILE]
+    inner = nest.nodes[len(nest.nodes) - len(tile):]
+    _refuse(tuple(tile) != inner, "unrolled and vectorised loops must be the innermost ones, with nothing between them")
+    vectors = [loop for loop in tile if loop.kind is Kind.VECTOR]
+    _refuse(len(vectors) > 1, "only one loop can be vectorised")
+    for loop in tile:
+        blocks = [other.step for other in nest.loops_of(loop.label) if other.step > 1]
+        _refuse(not blocks, f"loop {loop.label} has no constant number of steps: split it first")
+        _refuse(loop.kind is Kind.VECTOR and blocks[-1] % loop.lanes != 0,
+                f"{loop.lanes} lanes do not divide the block of {blocks[-1]} {loop.label}")
+
+
+def _check_pack(nest: LoopNest, at: int, pack: Pack) -> None:
+    tensor = nest.tensor(pack.tensor)
+    _refuse(tensor is nest.out, "the output cannot be packed")
+    outside = {n.name for n in nest.nodes[:at] if isinstance(n, Loop)}
+    for label in (pack.panel, pack.serial):
+        _refuse(label not in tensor.labels, f"{pack.tensor} does not have label {label}")
+        blocks = [loop for loop in nest.loops_of(label) if loop.name in outside]
+        _refuse(not blocks, f"pack {pack.tensor} must stand inside a loop over blocks of {label}: split it first")
+        inner = [loop for loop in nest.loops_of(label) if loop.name not in outside]
+        expected = [pack.width, 1] if label == pack.panel else [1]
+        _refuse([loop.step for loop in inner] != expected,
+                f"inside the pack of {pack.tensor}, label {label} must have loops of steps {expected} only")
+    for label in tensor.labels:
+        if label not in (pack.panel, pack.serial):
+            _refuse(any(loop.name not in outside for loop in nest.loops_of(label)),
+                    f"pack {pack.tensor} must stand inside every loop of {label}")
+    panel = nest.loops_of(pack.panel)[-1]
+    _refuse(panel.kind not in _TILE, f"the panel label {pack.panel} must be unrolled or vectorised")
+    serial = nest.loops_of(pack.serial)[-1]
+    _refuse(serial.kind is not Kind.SERIAL or not nest.label(pack.serial).summed,
+            f"a pack's serial label must be a summed one with a plain loop; {pack.serial} is not")
+    tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in _TILE]
+    last_serial = nest.nodes[len(nest.nodes) - len(tile) - 1]
+    _refuse(last_serial != serial, f"the loop of {pack.serial} must be the one just outside the register tile")
+    _refuse(sum(p.tensor == pack.tensor for p in nest.packs) > 1, f"{pack.tensor} is packed twice")
+
+
+def _check_parallel(nest: LoopNest, loop: Loop) -> None:
+    _refuse(nest.label(loop.label).summed, f"loop {loop.name} cannot be parallel: {loop.label} is summed, "
+            "and two threads would add to the same elements of the output")
+    _refuse(nest.loops_of(loop.label)[0] != loop, f"loop {loop.name} cannot be parallel: only the outermost "
+            f"loop of a label can")
+    _refuse(sum(other.kind is Kind.PARALLEL for other in nest.loops) > 1, "only one loop can be parallel")
