@@ -31,7 +31,7 @@ class EinsumFunction:
         for i, a in enumerate(arrays):
             if not is_compiled_dtype(a.dtype):
                 raise DtypeError(f"operand {i} has dtype {a.dtype}, for which there are no kernels", text=self.equation)
-        return dispatch.run(self.equation, parsed, arrays, out, True, self.body)
+        return dispatch.run(self.equation, parsed, arrays, out, None, self.body)
 
     def compile(self, *operands, dtype=None, schedule=None) -> Kernel:
         """The kernel for operands (arrays or shapes)."""

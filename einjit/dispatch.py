@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .errors import DtypeError, OperandError
 from .expr import Expr
 from .fallback import hand_over, is_compiled_dtype
 from .options import Options, current
-from .parse import parse, parse_labels, split_sublists
+from .parse import check_numpy_range, parse, parse_labels, split_sublists
 from .planning import Problem, ProgramCall, plan_call
 
 PLANS = 4096            # plans kept, least recently used dropped first
@@ -33,9 +33,8 @@ class _Recent:
     options: Options
     count: int
     launch: Any
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    order: str
+    empty: Callable[[], np.ndarray]
+    scalar: bool
 
 
 _recent: dict[str, tuple[_Recent, ...]] = {}
@@ -51,7 +50,7 @@ def forget() -> None:
     _tiny.clear()
 
 
-def einsum(*operands, out=None, optimize=True, dtype=None, order="K", casting="safe"):
+def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="safe"):
     """Sum products of arrays over repeated labels, compiled: a drop-in for `numpy.einsum`.
 
     Called as `einsum("ij,jk->ik", a, b)`, or with lists of labels, `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
@@ -59,22 +58,24 @@ def einsum(*operands, out=None, optimize=True, dtype=None, order="K", casting="s
     Parameters: `operands`, array-likes of any shape, strides and numeric dtype; `out`, an array of the
     result's shape to write to, which may overlap operands; `dtype`, the type to compute in (default:
     NumPy's promotion; float16 is accumulated in float32); `order`, memory order of a new result ('C', 'F',
-    'A', 'K'); `casting`, as NumPy's; `optimize`, the contraction order for three operands and more: True,
-    False (one loop nest over all), a strategy of opt_einsum's, (strategy, memory limit), or a path.
+    'A', 'K'); `casting`, as NumPy's; `optimize`, the contraction order for three operands and more: None
+    (what does least work), False (one loop nest over all), True, a strategy of opt_einsum's, (strategy,
+    memory limit), or a path. As in NumPy, an `optimize` that is given and true lets `out` have any dtype,
+    and False refuses integer labels outside [0, 52).
 
     Returns an array, a scalar if the output has no labels, a view for a pure transpose or diagonal.
 
     Raises `einjit.errors.EquationError`, `ShapeError`, `OperandError` (each a ValueError), `DtypeError` (a
     TypeError).
     """
-    plain = dtype is None and order == "K" and casting == "safe" and optimize is True
+    plain = dtype is None and order == "K" and casting == "safe" and optimize is None
     if plain and operands and type(operands[0]) is str:
         now = current()
         for r in _recent.get(operands[0], ()):
             if r.count == len(operands) and r.options is now:
-                result = np.empty(r.shape, r.dtype, r.order) if out is None else out
+                result = r.empty() if out is None else out
                 if r.launch(result, *operands[1:]) is None:
-                    return result if r.shape or out is not None else result[()]
+                    return result[()] if r.scalar and out is None else result
     return _einsum(operands, out, optimize, dtype, order, casting)
 
 
@@ -94,10 +95,12 @@ def _einsum(arguments, out, optimize, dtype, order, casting):
         text = arguments[0] if type(arguments[0]) is str else bytes(arguments[0]).decode("latin-1")
         parsed = parse(text, ndims)
     else:
+        if optimize is False:
+            check_numpy_range(*lists)
         text, parsed = parse_labels(*lists, ndims)
     unsupported = _unsupported(arrays, out, keywords["dtype"])
     if unsupported:
-        return hand_over(unsupported, (str(parsed) if lists is None else text, *operands), out, optimize=optimize,
+        return hand_over(unsupported, (str(parsed) if lists is None else text, *operands), out, optimize=optimize or False,
                          **{k: v for k, v in keywords.items() if v is not None})
     return run(text, parsed, arrays, out, optimize, None, **keywords)
 
@@ -112,7 +115,7 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
     if call is None:
         if body is None and _wait_is_long(problem):
             numpy_text = str(parsed.canonical())
-            return hand_over("tiny", (numpy_text, *arrays), out, optimize=False, dtype=dtype, order=order, casting=casting)
+            return hand_over("tiny", (numpy_text, *arrays), out, optimize=optimize or False, dtype=dtype, order=order, casting=casting)
         call = _planned(problem, optimize)
     else:
         _plans.move_to_end(problem)
@@ -130,10 +133,10 @@ def _planned(problem: Problem, optimize) -> planning.Call:
     call = _plans[problem] = plan_call(problem, optimize)
     while len(_plans) > PLANS:
         _plans.popitem(last=False)
-    plain = problem.dtype is None and problem.order == "K" and problem.casting == "safe" and problem.optimize is True
+    plain = problem.dtype is None and problem.order == "K" and problem.casting == "safe" and problem.optimize is None
     if plain and problem.body is None and isinstance(call, ProgramCall) and call.direct and call.program.single:
         program = call.program
-        entry = _Recent(problem.options, len(problem.inputs) + 1, program.single, program.shape, program.dtype, program.order)
+        entry = _Recent(problem.options, len(problem.inputs) + 1, program.single, program.empty, not program.shape)
         _recent[problem.text] = (entry, *_recent.get(problem.text, ())[:RECENT - 1])
         if len(_recent) > PLANS:
             _recent.clear()
@@ -205,6 +208,7 @@ def _may_write(target: np.ndarray | None) -> bool:
 
 
 def _keywords(dtype, order, casting) -> dict:
+    order = order.upper() if isinstance(order, str) else order
     if order not in ("C", "F", "A", "K"):
         raise OperandError(f"order must be one of 'C', 'F', 'A' or 'K', not {order!r}")
     if casting not in ("no", "equiv", "safe", "same_kind", "unsafe"):

@@ -57,7 +57,7 @@ def sizes_of(einsum: Einsum, shapes: Sequence[tuple[int, ...]], text: str) -> di
         own: dict[str, int] = {}
         for label, n in zip(term, shape):
             if own.setdefault(label, n) != n:
-                raise ShapeError(f"label {label} is repeated in operand {i} with sizes {own[label]} and {n}",
+                raise ShapeError(f"label '{label}' is repeated in operand {i} with sizes {own[label]} and {n}",
                                  text=text, at=_place(text, i, label), shapes=shapes,
                                  fix="a diagonal needs axes of one size")
         for label, n in own.items():
@@ -66,7 +66,7 @@ def sizes_of(einsum: Einsum, shapes: Sequence[tuple[int, ...]], text: str) -> di
                 seen.setdefault(label, i)
                 continue
             if have != 1:
-                raise ShapeError(f"label {label} has size {have} in operand {seen[label]} and size {n} in operand {i}",
+                raise ShapeError(f"label '{label}' has size {have} in operand {seen[label]} and size {n} in operand {i}",
                                  text=text, at=_place(text, i, label), shapes=shapes)
             sizes[label], seen[label] = n, i
     return sizes

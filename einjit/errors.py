@@ -1,6 +1,6 @@
 """Errors that say what is wrong, where, and what to do.
 
-    einjit.errors.EquationError: output label k does not appear in any operand
+    einjit.errors.EquationError: output label 'k' does not appear in any operand
       ij->k
           ^
       shapes: (2, 3)
@@ -52,6 +52,14 @@ class ShapeError(EinjitError, ValueError):
 
 class OperandError(EinjitError, ValueError):
     """The operands, or `out`, are not what the equation needs."""
+
+
+class PathError(EinjitError, RuntimeError):
+    """An explicit contraction path that does not fit the operands. (NumPy raises a RuntimeError.)"""
+
+
+class ArgumentError(EinjitError, TypeError):
+    """An argument is of a type that means nothing here."""
 
 
 class DtypeError(EinjitError, TypeError):

@@ -7,7 +7,7 @@ from .compiler import CompiledStep
 from .fallback import is_compiled_dtype
 
 
-def explain(equation: str, *operands, optimize: object = True, schedule=None, dtype=None) -> str:
+def explain(equation: str, *operands, optimize: object = None, schedule=None, dtype=None) -> str:
     """What einjit makes of an equation for these operands (arrays or shapes), stage by stage."""
     from .kernel import compile
 

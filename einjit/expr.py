@@ -1,4 +1,7 @@
-"""Element expressions: what is reduced at every point of the iteration space, as a tree of frozen nodes."""
+"""Element expressions: what is reduced at every point of the iteration space, as a tree of frozen nodes.
+
+An expression means what NumPy makes of it: `min` and `max` keep NaN, constants take the operands' dtype.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,27 +17,43 @@ class Expr:
         return _text(self, names)[0]
 
     def __str__(self) -> str:
-        return self.text([f"{chr(97 + i)}" if i < 8 else f"x{i}" for i in range(max(operands(self), default=-1) + 1)])
+        last = max(operands(self), default=-1)
+        return self.text([chr(ord("a") + i) if i < 8 else f"x{i}" for i in range(last + 1)])
 
 
 @dataclass(frozen=True)
 class Operand(Expr):
+    """The element of operand `index`."""
+
     index: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Const(Expr):
-    value: complex
+    """A Python number. 1, 1.0 and True are three constants, 0.0 and -0.0 are two, and NaN equals itself:
+    nodes are keys of what is compiled from them."""
+
+    value: bool | int | float | complex
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and repr(self.value) == repr(other.value)
+
+    def __hash__(self) -> int:
+        return hash(repr(self.value))
 
 
 @dataclass(frozen=True)
 class Unary(Expr):
+    """`op`: neg, abs, sqrt, exp, log, sin, cos or tanh."""
+
     op: str
     x: Expr
 
 
 @dataclass(frozen=True)
 class Binary(Expr):
+    """`op`: add, sub, mul, div, min, max, or a comparison: lt, le, gt, ge, eq, ne."""
+
     op: str
     x: Expr
     y: Expr
@@ -42,13 +61,15 @@ class Binary(Expr):
 
 @dataclass(frozen=True)
 class Select(Expr):
+    """`x` where `cond` is true (not zero), else `y`."""
+
     cond: Expr
     x: Expr
     y: Expr
 
 
 def product(count: int) -> Expr:
-    """x0 * x1 * ..., from the left."""
+    """a * b * c ..., from the left; `count` is at least 1."""
     expr: Expr = Operand(0)
     for i in range(1, count):
         expr = Binary("mul", expr, Operand(i))
@@ -93,9 +114,14 @@ def evaluate(expr: Expr, values: Sequence):
     raise TypeError(f"not an expression node: {expr!r}")
 
 
-_INFIX = {"add": ("+", 4), "sub": ("-", 4), "mul": ("*", 5), "div": ("/", 5), "lt": ("<", 3), "le": ("<=", 3),
-          "gt": (">", 3), "ge": (">=", 3), "eq": ("==", 3), "ne": ("!=", 3)}
-_ATOM = 9
+# How tightly each kind of source binds, loosest first.
+_SELECT, _COMPARISON, _SUM, _TERM, _SIGN, _ATOM = range(1, 7)
+
+_INFIX = {
+    "add": ("+", _SUM), "sub": ("-", _SUM), "mul": ("*", _TERM), "div": ("/", _TERM),
+    "lt": ("<", _COMPARISON), "le": ("<=", _COMPARISON), "gt": (">", _COMPARISON), "ge": (">=", _COMPARISON),
+    "eq": ("==", _COMPARISON), "ne": ("!=", _COMPARISON),
+}
 
 
 def _text(expr: Expr, names: Sequence[str]) -> tuple[str, int]:
@@ -106,16 +132,19 @@ def _text(expr: Expr, names: Sequence[str]) -> tuple[str, int]:
         case Const(value):
             return repr(value), _ATOM
         case Unary("neg", x):
-            return "-" + _inside(x, names, 6), 6
+            return "-" + _inside(x, names, _SIGN), _SIGN
         case Unary(op, x):
             return f"{op}({_text(x, names)[0]})", _ATOM
         case Binary(op, x, y) if op in _INFIX:
             sign, level = _INFIX[op]
-            return f"{_inside(x, names, level)} {sign} {_inside(y, names, level + 1)}", level
+            # `a < b < c` is a chain in Python, not (a < b) < c.
+            left = level + 1 if level == _COMPARISON else level
+            return f"{_inside(x, names, left)} {sign} {_inside(y, names, level + 1)}", level
         case Binary(op, x, y):
             return f"{op}({_text(x, names)[0]}, {_text(y, names)[0]})", _ATOM
         case Select(cond, x, y):
-            return f"{_inside(x, names, 2)} if {_inside(cond, names, 2)} else {_inside(y, names, 1)}", 1
+            condition = _inside(cond, names, _SELECT + 1)
+            return f"{_inside(x, names, _SELECT + 1)} if {condition} else {_inside(y, names, _SELECT)}", _SELECT
     raise TypeError(f"not an expression node: {expr!r}")
 
 

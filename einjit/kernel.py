@@ -39,14 +39,14 @@ class Kernel:
         program = call.program if isinstance(call, ProgramCall) and call.direct else None
         self._launch = program.single if program else None
         if program:
-            self._shape, self._dtype, self._order = program.shape, program.dtype, program.order
+            self._empty, self._scalar = program.empty, not program.shape
 
     def __call__(self, *operands, out=None):
         """The result for these operands: a new array (a scalar if the output has no labels), or `out`."""
         if self._launch is not None and len(operands) == len(self.shapes):
-            result = np.empty(self._shape, self._dtype, self._order) if out is None else out
+            result = self._empty() if out is None else out
             if self._launch(result, *operands) is None:
-                return result if out is not None or self._shape else result[()]
+                return result[()] if self._scalar and out is None else result
         return self._slow(operands, out)
 
     def _slow(self, operands, out):
@@ -128,7 +128,7 @@ class Kernel:
         return f"<einjit.Kernel {self.equation} for {shapes}: {self.family}, {self.tiling}>"
 
 
-def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = None, optimize: object = True,
+def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = None, optimize: object = None,
             body: Expr | None = None) -> Kernel:
     """Compile an equation for operands of given shapes: `compile("ij,jk->ik", (512, 256), (256, 128))`.
 

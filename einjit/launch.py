@@ -1,6 +1,6 @@
 """The launcher: from Python arrays to a kernel's raw pointers in under a tenth of a microsecond.
 
-`Launcher` is a C function of the running interpreter (METH_FASTCALL), emitted once with llvmlite. Its
+A launcher is a C function of the running interpreter (METH_FASTCALL), emitted once with llvmlite. Its
 `self` is a record of int64 words that says which arrays it takes: for each one the dtype object, the
 shape, the strides and the flags. Arrays that differ in anything are refused by returning NotImplemented
 (the caller then takes the slow path), so that a kernel never sees memory it was not planned for. It
@@ -50,21 +50,13 @@ def byte_bounds(layout: Layout) -> tuple[int, int]:
     return sum(min(x, 0) for x in spans), sum(max(x, 0) for x in spans) + itemsize
 
 
-class Launcher:
-    """Callable (output, *inputs[, workspace]) -> None, or NotImplemented where an array does not fit."""
-
-    __slots__ = ("call", "_keep")
-
-    def __init__(self, words: np.ndarray, keep: Any):
-        self._keep = (words, keep)
-        self.call = _bound(words)
-
-
-def _bound(words: np.ndarray):
-    """The C function bound to a record."""
+def launcher(words: np.ndarray, keep: Any):
+    """The C function for a record: callable (output, *inputs[, workspace]) -> None, or NotImplemented where
+    an array does not fit. It keeps `words` and `keep` (what the words point to) alive."""
     new = ctypes.pythonapi.PyCFunction_NewEx
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
-    return new(ctypes.addressof(_method()[0]), words, None)
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
+    # The third argument is meant for the function's module, and takes any object.
+    return new(ctypes.addressof(_method()[0]), words, keep)
 
 
 class _MethodDef(ctypes.Structure):

@@ -21,19 +21,24 @@ Task = Callable[[], None]
 class _Job:
     """The tasks of one call. Threads that help take them from the front, one at a time."""
 
-    __slots__ = ("tasks", "running", "waiting", "done", "error", "lock")
+    __slots__ = ("tasks", "places", "running", "waiting", "done", "error", "lock")
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task], helpers: int) -> None:
         self.tasks = deque(tasks)
+        self.places = helpers  # how many threads more may help
         self.running = 0  # tasks that helpers have begun and not ended
         self.waiting = False  # the caller waits, or is about to, for running == 0
         self.error: BaseException | None = None
-        self.lock = threading.Lock()  # over the four above
+        self.lock = threading.Lock()  # over the five above
         self.done = threading.Lock()
         self.done.acquire()
 
     def help(self) -> None:
         """A helper's part: take tasks until there are none."""
+        with self.lock:
+            if not self.tasks or not self.places:
+                return
+            self.places -= 1
         while True:
             error = None
             with self.lock:
@@ -76,10 +81,11 @@ class _Job:
 
 
 class _Pool:
-    """Daemon threads that wait on one queue of jobs."""
+    """Daemon threads that sleep until there is a call, and then look for one that they can help."""
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[_Job] = SimpleQueue()
+        self.open: dict[_Job, None] = {}  # the calls in progress, in order
+        self.calls: SimpleQueue[None] = SimpleQueue()  # an item makes one thread look, once, through `open`
         self.lock = threading.Lock()
         self.size = 0
 
@@ -88,7 +94,7 @@ class _Pool:
             while self.size < size:
                 name = f"einjit-{self.size + 1}"
                 try:
-                    threading.Thread(target=_serve, args=(self.jobs,), name=name, daemon=True).start()
+                    threading.Thread(target=_serve, args=(self,), name=name, daemon=True).start()
                 except RuntimeError:  # no more threads to be had, or the interpreter is ending
                     return
                 self.size += 1
@@ -97,16 +103,22 @@ class _Pool:
         """Ask so many threads for help. Those that are busy may come too late, which is harmless."""
         if self.size < helpers:
             self.grow(helpers)
-        # With a job queued for every thread, they are all busy: more entries would only pile up.
-        for _ in range(min(helpers, self.size - self.jobs.qsize())):
-            self.jobs.put(job)
+        self.open[job] = None
+        # When as many looks are due as there are threads, more would not bring more help, but pile up.
+        for _ in range(min(helpers, self.size - self.calls.qsize())):
+            self.calls.put(None)
+
+    def look(self) -> None:
+        for job in tuple(self.open):
+            job.help()
 
 
-def _serve(jobs: SimpleQueue[_Job]) -> None:
+def _serve(pool: _Pool) -> None:
     """The life of a thread of the pool."""
     _thread.helps = True
     while True:
-        jobs.get().help()
+        pool.calls.get()
+        pool.look()
 
 
 _pool = _Pool()
@@ -140,15 +152,17 @@ def run(tasks: Sequence[Task]) -> None:
         for task in tasks:
             task()
         return
-    job = _Job(tasks[1:])
+    job = _Job(tasks[1:], helpers)
+    pool = _pool
     interrupt = None
     try:
-        _pool.call(job, helpers)
+        pool.call(job, helpers)
         job.work(tasks[0])
     except BaseException as caught:
         interrupt = caught
     while True:
         try:
+            pool.open.pop(job, None)
             job.close()
             break
         except BaseException as caught:  # Ctrl-C while waiting: first wait, then raise it

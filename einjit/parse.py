@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Hashable, Sequence
 
 from .einsum import Einsum, symbol
-from .errors import EquationError, OperandError
+from .errors import ArgumentError, EquationError, OperandError
 
 _ELLIPSIS = "..."
 
@@ -102,7 +102,7 @@ def _label_list(x: Any) -> tuple[Any, ...]:
     try:
         return tuple(x)
     except TypeError:
-        raise OperandError(f"{x!r} is not a list of labels",
+        raise ArgumentError(f"{x!r} is not a list of labels",
                            fix="give an equation string first, or each operand followed by a list of labels") from None
 
 
@@ -118,6 +118,14 @@ def parse_labels(inputs: Sequence[Sequence[Hashable]], output: Sequence[Hashable
     if output is not None:
         text += "->" + written(output)
     return text, parse(text, ndims)
+
+
+def check_numpy_range(inputs, output) -> None:
+    """Raise `EquationError` for integer labels that NumPy's einsum without `optimize` refuses."""
+    for x in (label for labels in (*inputs, output or ()) for label in labels):
+        if isinstance(x, int) and not 0 <= x < 52:
+            raise EquationError(f"label {x} is not in [0, 52), which optimize=False asks of integer labels, as in NumPy",
+                                fix="leave optimize out: then any hashable label will do")
 
 
 def _names(inputs, output) -> dict[Hashable, str]:
@@ -184,9 +192,9 @@ def _check_output(text: str, terms, output: list[_Token], width: int) -> None:
     seen = set()
     for t in output:
         if t.label in seen:
-            raise EquationError(f"output label {t.label} is repeated", text=text, at=t.span, fix="name each output label once")
+            raise EquationError(f"output label '{t.label}' is repeated", text=text, at=t.span, fix="name each output label once")
         if t.label not in known and t.label != _ELLIPSIS:
-            raise EquationError(f"output label {t.label} does not appear in any operand", text=text, at=t.span)
+            raise EquationError(f"output label '{t.label}' does not appear in any operand", text=text, at=t.span)
         seen.add(t.label)
     if width and _ELLIPSIS not in seen:
         raise EquationError("an operand's ellipsis stands for dimensions that the output has no ellipsis for", text=text,

@@ -6,7 +6,7 @@ from math import prod
 from typing import Mapping, Sequence
 
 from .einsum import Einsum
-from .errors import OperandError
+from .errors import OperandError, PathError
 
 MAX_NEST_OPERANDS = 16      # a nest over more operands would keep too many addresses in registers
 LARGE_INTERMEDIATE = 64     # times the largest operand or result
@@ -37,17 +37,18 @@ class Plan:
         return "\n".join(rows)
 
 
-def plan(einsum: Einsum, sizes: Mapping[str, int], optimize: object = True) -> Plan:
+def plan(einsum: Einsum, sizes: Mapping[str, int], optimize: object = None) -> Plan:
     """Plan the contraction. `optimize`: as NumPy takes it, or the name of an opt_einsum strategy.
 
-    False: one nest over all operands. True: opt_einsum's 'auto', or one nest where that does no more work.
+    False: one nest over all operands. None and True: opt_einsum's 'auto', or one nest where that does no more
+    work.
     """
     count = len(einsum.inputs)
     single = (Step(tuple(range(count)), einsum),)
     if count <= 2 or (optimize is False and count <= MAX_NEST_OPERANDS):
         return _plan(einsum, sizes, single)
     pairwise = _plan(einsum, sizes, _steps(einsum, _path(einsum, sizes, optimize)))
-    if optimize is not True or count > MAX_NEST_OPERANDS:
+    if optimize not in (None, True) or count > MAX_NEST_OPERANDS:
         return pairwise
     nest = _plan(einsum, sizes, single)
     bound = LARGE_INTERMEDIATE * max(prod(sizes[x] for x in term) for term in (*einsum.inputs, einsum.output))
@@ -107,7 +108,7 @@ def _steps(einsum: Einsum, path: Sequence[tuple[int, ...]]) -> tuple[Step, ...]:
             remaining[x] = remaining.get(x, 0) + 1
     for number, operands in enumerate(path):
         if not operands or len(set(operands)) != len(operands) or not all(0 <= i < len(terms) for i in operands):
-            raise OperandError(f"step {operands} of the path does not fit {len(terms)} operands", text=str(einsum))
+            raise PathError(f"step {operands} of the path does not fit {len(terms)} operands", text=str(einsum))
         taken = [terms[i] for i in operands]
         for i in sorted(operands, reverse=True):
             del terms[i]
@@ -121,6 +122,6 @@ def _steps(einsum: Einsum, path: Sequence[tuple[int, ...]]) -> tuple[Step, ...]:
         steps.append(Step(tuple(operands), Einsum(tuple(taken), kept)))
         terms.append(kept)
     if len(terms) != 1:
-        raise OperandError(f"the path leaves {len(terms)} operands uncontracted", text=str(einsum),
+        raise PathError(f"the path leaves {len(terms)} operands uncontracted", text=str(einsum),
                            fix="end the path with a step over all operands that are left")
     return tuple(steps)

@@ -71,12 +71,14 @@ def types_of(p: Problem) -> Types:
     elif p.body is not None:
         common = np.asarray(evaluate(p.body, [np.ones((), d)[()] for d in dtypes])).dtype
     else:
-        common = np.result_type(*dtypes, *([p.out.dtype] if p.out else []))
+        common = np.result_type(*dtypes, *([p.out.dtype] if p.out and p.optimize in (None, False) else []))
     for i, d in enumerate(dtypes):
         if p.body is None and not np.can_cast(d, common, p.casting):
             raise DtypeError(f"operand {i} has dtype {d} and cannot be cast to {common} under the rule '{p.casting}'",
                              text=p.text, shapes=p.shapes, fix="pass casting='unsafe', or convert the operand")
-    if p.out and not np.can_cast(common, p.out.dtype, p.casting):
+    # NumPy's optimised path copies into `out` whatever its dtype.
+    lenient = p.optimize not in (None, False) and p.casting == "safe"
+    if p.out and not lenient and not np.can_cast(common, p.out.dtype, p.casting):
         raise DtypeError(f"the result has dtype {common} and cannot be cast to out's {p.out.dtype} under the rule '{p.casting}'",
                          text=p.text, shapes=p.shapes, fix="pass casting='same_kind' or 'unsafe', or an out of the result's dtype")
     compute = "float32" if common == np.float16 else common.name
@@ -112,11 +114,10 @@ class EmptyCall:
 
     shape: tuple[int, ...]
     dtype: str
-    order: str
 
     def __call__(self, operands, out):
         if out is None:
-            return np.zeros(self.shape, self.dtype, self.order)
+            return np.zeros(self.shape, self.dtype)
         out[...] = 0
         return out
 
@@ -156,20 +157,48 @@ def plan_call(p: Problem, optimize: object, schedule: Schedule | None = None, al
     """What answers `p`. Compiles what is missing. `always`: a program even where a view would do."""
     sizes = sizes_of(p.einsum, p.shapes, p.text)
     shape, types = result_shape(p, sizes), types_of(p)
-    order = memory_order(p.order, p.inputs)
+    order = memory_order(p)
     if 0 in sizes.values():
-        return EmptyCall(shape, types.result, order)
+        return EmptyCall(shape, types.result)
     view = None if always else _view(p, sizes, shape, types, order)
     return view or _program_call(p, sizes, shape, types, order, optimize, schedule)
 
 
-def memory_order(order: str, inputs: Sequence[Layout]) -> str:
-    """'C' or 'F', by NumPy's rules: 'A' and 'K' keep Fortran order if all operands have it."""
-    if order in "CF":
-        return order
-    fortran = all(_is_contiguous(t, reverse=False) for t in inputs)
-    rows = all(_is_contiguous(t, reverse=True) for t in inputs)
-    return "F" if fortran and not rows else "C"
+def memory_order(p: Problem) -> str | tuple[int, ...]:
+    """'C', 'F', or the axes of the result from the slowest to the fastest, by NumPy's rules."""
+    if p.order in "CF":
+        return p.order
+    if p.order == "A":
+        fortran = all(_is_contiguous(t, reverse=False) for t in p.inputs)
+        rows = all(_is_contiguous(t, reverse=True) for t in p.inputs)
+        return "F" if fortran and not rows else "C"
+    axes = _axes_like_inputs(p)
+    if axes == tuple(range(len(axes))):
+        return "C"
+    return "F" if axes == tuple(range(len(axes)))[::-1] else axes
+
+
+def _axes_like_inputs(p: Problem) -> tuple[int, ...]:
+    """Order 'K': the result's axes in the order in which the inputs' strides fall.
+
+    The insertion sort of NumPy's iterator: axes that no input has both of are not compared, and where inputs
+    disagree row-major order wins.
+    """
+    labels = (*p.einsum.output, *p.einsum.summed)
+    strides = {label: [sum(s for axis, s, n in zip(term, t.strides, t.shape) if axis == label and n != 1)
+                       for term, t in zip(p.einsum.inputs, p.inputs)] for label in labels}
+    fastest_first: list[str] = []
+    for label in reversed(labels):
+        at = len(fastest_first)
+        for place in reversed(range(len(fastest_first))):
+            pairs = [(abs(x), abs(y)) for x, y in zip(strides[fastest_first[place]], strides[label]) if x and y]
+            if not pairs:
+                continue
+            if not all(x > y for x, y in pairs):
+                break
+            at = place
+        fastest_first.insert(at, label)
+    return tuple(p.einsum.output.index(x) for x in reversed(fastest_first) if x in p.einsum.output)
 
 
 def _is_contiguous(t: Layout, reverse: bool) -> bool:
@@ -182,7 +211,7 @@ def _is_contiguous(t: Layout, reverse: bool) -> bool:
     return True
 
 
-def _view(p: Problem, sizes, shape, types: Types, order: str) -> ViewCall | None:
+def _view(p: Problem, sizes, shape, types: Types, order) -> ViewCall | None:
     """The view that `p` asks for, if it does."""
     if p.out or len(p.inputs) != 1 or p.body is not None or p.einsum.summed or types.result != p.inputs[0].dtype:
         return None
@@ -192,7 +221,7 @@ def _view(p: Problem, sizes, shape, types: Types, order: str) -> ViewCall | None
     return ViewCall(shape, strides) if wanted else None
 
 
-def _program_call(p: Problem, sizes, shape, types: Types, order: str, optimize, schedule) -> ProgramCall:
+def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, schedule) -> ProgramCall:
     casts = tuple(_cast_before(t.dtype, types.compute) for t in p.inputs)
     inputs = [Layout.contiguous(t.shape, cast) if cast else t for t, cast in zip(p.inputs, casts)]
     out = p.out if p.out and p.out.dtype == types.compute else _fresh(shape, types.compute, order)
@@ -219,11 +248,10 @@ def _cast_before(source: str, target: str) -> str:
     return target if loses_kind or (source == "float16" and not machine.detect().half) else ""
 
 
-def _fresh(shape, dtype: str, order: str) -> Layout:
-    if order == "C":
-        return Layout.contiguous(shape, dtype)
-    backwards = Layout.contiguous(shape[::-1], dtype)
-    return replace(backwards, shape=tuple(shape), strides=backwards.strides[::-1])
+def _fresh(shape, dtype: str, order: str | tuple[int, ...]) -> Layout:
+    axes = order if isinstance(order, tuple) else tuple(range(len(shape)))[::1 if order == "C" else -1]
+    slowest_first = Layout.contiguous([shape[axis] for axis in axes], dtype)
+    return Layout(tuple(shape), tuple(slowest_first.strides[axes.index(i)] for i in range(len(shape))), dtype)
 
 
 def is_tiny(p: Problem, limit: int = 4096) -> bool:

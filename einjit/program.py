@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from . import parallel
 from .compiler import CompiledStep
 from .contraction import Layout
 from .ir import Kind
-from .launch import STACK_WORKSPACE, Launcher, record
+from .launch import STACK_WORKSPACE, launcher, record
 from .params import parameters, tile_width
 
 GIL_WORK = 20_000           # points of the iteration space from which on the GIL is released
@@ -39,10 +39,10 @@ class BoundStep:
         if self.workspace <= STACK_WORKSPACE:
             self.workspace = 0
         self.launchers = [
-            Launcher(record(step.code.address, b.words, layouts, slots, work >= GIL_WORK, self.workspace > 0),
-                     keep=(b, step.code)).call for b in blocks]
+            launcher(record(step.code.address, b.words, layouts, slots, work >= GIL_WORK, self.workspace > 0),
+                     keep=(b, step.code)) for b in blocks]
         # With threads, the arrays are checked once, before any thread starts.
-        self.check = Launcher(record(0, blocks[0].words, layouts, slots, False, False), keep=blocks[0]).call
+        self.check = launcher(record(0, blocks[0].words, layouts, slots, False, False), keep=blocks[0])
         if len(blocks) > 1:
             self.run = self._run_threads
         elif self.workspace:
@@ -102,19 +102,28 @@ class ProgramStep:
     result: Layout
 
 
+def allocator(shape: tuple[int, ...], dtype: np.dtype, order: str | tuple[int, ...]) -> Callable[[], np.ndarray]:
+    """What makes a fresh result. `order`: 'C', 'F', or the axes from the slowest to the fastest."""
+    if isinstance(order, str):
+        return partial(np.empty, shape, dtype, order)
+    slowest_first, back = tuple(shape[axis] for axis in order), np.argsort(order)
+    return lambda: np.empty(slowest_first, dtype).transpose(back)
+
+
 class Program:
     """All steps of one problem. `__call__(operands, out)`: the result, or NotImplemented where an operand or
     `out` has another layout than planned or `out` shares memory with an operand."""
 
-    def __init__(self, steps: Sequence[ProgramStep], order: str):
+    def __init__(self, steps: Sequence[ProgramStep], order: str | tuple[int, ...]):
         self.steps = tuple(steps)
         last = self.steps[-1]
         self.shape, self.dtype, self.order = last.result.shape, np.dtype(last.result.dtype), order
+        self.empty = allocator(self.shape, self.dtype, order)
         self.single = last.bound.run if len(self.steps) == 1 else None
 
     def __call__(self, operands: Sequence[np.ndarray], out: np.ndarray | None = None):
         if out is None:
-            out = np.empty(self.shape, self.dtype, self.order)
+            out = self.empty()
         if self.single is not None:
             return NotImplemented if self.single(out, *operands) is NotImplemented else out
         return self._chain(operands, out)

@@ -58,7 +58,7 @@ class TileSpec:
 
     @property
     def has_vector(self) -> bool:
-        return any(t.vector for t in self.tensors)
+        return self.width > 1
 
     @property
     def arguments(self) -> tuple[str, ...]:

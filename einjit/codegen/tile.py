@@ -131,7 +131,7 @@ class _Tile:
         return inside
 
     def _needs_masks(self) -> bool:
-        loads = any(t.vector in (UNIT, AFFINE) for t in self.spec.inputs) and self.spec.width > 1
+        loads = any(t.vector in (UNIT, AFFINE) for t in self.spec.inputs)
         return loads or not all(self.spec.kept)
 
     # -- accumulators: one for each kept position and vector -----------------------------------------
