@@ -4,6 +4,8 @@ An expression means what NumPy makes of it: `min` and `max` keep NaN, constants 
 """
 from __future__ import annotations
 
+import cmath
+import math
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -28,7 +30,7 @@ class Operand(Expr):
     index: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Const(Expr):
     """A Python number. 1, 1.0 and True are three constants, 0.0 and -0.0 are two, and NaN equals itself:
     nodes are keys of what is compiled from them."""
@@ -40,6 +42,16 @@ class Const(Expr):
 
     def __hash__(self) -> int:
         return hash(repr(self.value))
+
+    def __repr__(self) -> str:
+        return f"Const({_number(self.value)})"
+
+
+def _number(value: bool | int | float | complex) -> str:
+    """Source of a number: infinities and NaN have no literals."""
+    if isinstance(value, complex):
+        return repr(value) if cmath.isfinite(value) else f"complex({_number(value.real)}, {_number(value.imag)})"
+    return repr(value) if math.isfinite(value) else f"float('{value}')"
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,7 @@ def _text(expr: Expr, names: Sequence[str]) -> tuple[str, int]:
         case Operand(index):
             return names[index], _ATOM
         case Const(value):
-            return repr(value), _ATOM
+            return _number(value), _ATOM
         case Unary("neg", x):
             return "-" + _inside(x, names, _SIGN), _SIGN
         case Unary(op, x):
