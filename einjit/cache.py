@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,14 +104,18 @@ def _refusal(path: str, kind: Callable[[int], bool], status: os.stat_result) -> 
 def _read(path: str) -> bytes:
     """A file's bytes. Raises OSError, also for anything but a plain file of this user's."""
     # No links are followed, and a named pipe does not block.
-    with open(os.open(path, os.O_RDONLY | _O_CAREFUL), "rb") as file:
-        status = os.fstat(file.fileno())
+    handle = os.open(path, os.O_RDONLY | _O_CAREFUL)
+    try:
+        status = os.fstat(handle)
         refusal = _refusal(path, stat.S_ISREG, status)
+        if not refusal and status.st_size > _MAX_FILE:
+            refusal = f"{path} is too large for a kernel"
         if refusal:
             raise _Refused(refusal)
-        if status.st_size > _MAX_FILE:
-            raise _Refused(f"{path} is too large for a kernel")
-        data = file.read()
+        with open(handle, "rb", closefd=False) as file:
+            data = file.read()
+    finally:
+        os.close(handle)
     if status.st_mtime < time.time() - _DAY:
         with contextlib.suppress(OSError):  # what is in use must not be the oldest when space runs out
             os.utime(path)
@@ -129,6 +133,13 @@ def _write(path: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+@dataclass(frozen=True)
+class _File:
+    used: float  # seconds since 1970
+    size: int
+    path: str
 
 
 @dataclass(frozen=True)
@@ -151,13 +162,12 @@ class DiskCache:
 
     def _check(self) -> None:
         """Raises OSError if the folder is missing or not private to this user."""
-        for status in (os.lstat(self.root), os.stat(self.root)):  # a link must be ours, and so must its end
-            if not stat.S_ISLNK(status.st_mode):
-                refusal = _refusal(str(self.root), stat.S_ISDIR, status)
-            elif hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-                refusal = f"{self.root} is another user's link"
-            if refusal:
-                raise _Refused(refusal)
+        link = os.lstat(self.root)  # it may be a link, but only one of ours
+        if stat.S_ISLNK(link.st_mode) and hasattr(os, "geteuid") and link.st_uid != os.geteuid():
+            raise _Refused(f"{self.root} is another user's link")
+        refusal = _refusal(str(self.root), stat.S_ISDIR, os.stat(self.root))
+        if refusal:
+            raise _Refused(refusal)
 
     def _make(self) -> None:
         """See that there is a folder private to this user. Raises OSError."""
@@ -184,10 +194,10 @@ class DiskCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            _warn(f"einjit cannot read compiled kernels in {self.root}: {_told(error)}")
+            _warn(f"einjit cannot read compiled kernels in {self.root}: {_told(error)}. {_CONSEQUENCE}")
             return None
         if entry is None:
-            _warn(f"einjit found a broken kernel file and compiles anew: {self._path(key)}")
+            _warn(f"einjit found a broken kernel file, and compiles the kernel anew: {self._path(key)}")
         return entry
 
     def put(self, key: str, entry: Entry) -> bool:
@@ -200,34 +210,43 @@ class DiskCache:
         except OSError as error:
             if self._holds(key):  # Windows lets nobody replace a file that another process reads
                 return True
-            _warn(f"einjit cannot keep compiled kernels in {self.root}: {_told(error)}")
+            _warn(f"einjit cannot keep compiled kernels in {self.root}: {_told(error)}. {_CONSEQUENCE}")
             return False
         # Keys are hashes: one put in 32 comes here, over all processes, whatever each of them does.
         if int(key[:2], 16) < 8:
             self._evict()
         return True
 
-    def _files(self) -> Iterator[tuple[float, int, str]]:
-        """When last used, size and path of each file of ours. Raises OSError if there is no such folder."""
+    def _files(self, suffix: str) -> list[_File]:
+        """Our files with that suffix, the longest out of use first. Raises OSError if there is no folder."""
+        found = []
         with os.scandir(self.root) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # somebody else deleted it
-                    if entry.name.endswith((SUFFIX, UNFINISHED)) and not entry.is_dir(follow_symlinks=False):
+                    if entry.name.endswith(suffix) and not entry.is_dir(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
-                        yield status.st_mtime, status.st_size, entry.path
+                        found.append(_File(status.st_mtime, status.st_size, entry.path))
+        return sorted(found, key=lambda file: file.used)
+
+    def _sweep(self) -> None:
+        """Delete what killed processes left behind; what is young, somebody may be writing."""
+        for file in self._files(UNFINISHED):
+            if file.used < time.time() - _DAY:
+                _delete(file.path)
 
     def _evict(self) -> None:
-        """Delete what a killed process left unfinished, and the oldest files until a quarter is free."""
+        """If there are too many kernels, or bytes, delete the oldest until a quarter of the space is free."""
         with contextlib.suppress(OSError):
-            files = sorted(self._files())
-            kept, size = len(files), sum(file[1] for file in files)
-            crowded = kept > self.max_files or size > self.max_bytes
-            for used, bytes_, path in files:
-                crowded = crowded and (kept > 0.75 * self.max_files or size > 0.75 * self.max_bytes)
-                left_behind = path.endswith(UNFINISHED) and used < time.time() - _DAY
-                if crowded or left_behind:
-                    _delete(path)
-                    kept, size = kept - 1, size - bytes_
+            self._sweep()
+            files = self._files(SUFFIX)
+            count, size = len(files), sum(file.size for file in files)
+            if count <= self.max_files and size <= self.max_bytes:
+                return
+            for file in files:
+                if count <= 0.75 * self.max_files and size <= 0.75 * self.max_bytes:
+                    return
+                _delete(file.path)
+                count, size = count - 1, size - file.size
 
     def info(self) -> CacheInfo:
         """Count the kernels. Never raises."""
@@ -236,7 +255,7 @@ class DiskCache:
             return CacheInfo(path, 0, 0, False, "switched off by the option disk_cache")
         try:
             self._check()
-            sizes = [size for _, size, name in self._files() if name.endswith(SUFFIX)]
+            sizes = [file.size for file in self._files(SUFFIX)]
         except FileNotFoundError:
             return CacheInfo(path, 0, 0, True, "not made yet")
         except OSError as error:
@@ -249,8 +268,8 @@ class DiskCache:
         removed = 0
         with contextlib.suppress(OSError):
             self._check()
-            for _, _, path in list(self._files()):
-                removed += _delete(path) and path.endswith(SUFFIX)
+            self._sweep()
+            removed = sum(_delete(file.path) for file in self._files(SUFFIX))
         return removed
 
 
@@ -266,6 +285,10 @@ def _told(error: OSError) -> str:
     return str(error) if isinstance(error, _Refused) else error.strerror or str(error)
 
 
+_CONSEQUENCE = (
+    "Everything works, but each process compiles its kernels anew. options(cache_dir=...) or EINJIT_CACHE_DIR"
+    " names another folder, disk_cache=False does without."
+)
 _warnings_left = [True]  # a list, because pop() is atomic and so lets one thread through
 
 
@@ -275,8 +298,7 @@ def _warn(message: str) -> None:
         _warnings_left.pop()
     except IndexError:
         return
-    message += "\nEverything works, but each process compiles its kernels anew. `options(cache_dir=...)` or" \
-        " EINJIT_CACHE_DIR names another folder; disk_cache=False does without. This is said once."
+    message += " (This is said once.)"
     if sys.version_info >= (3, 12):
         here = os.path.dirname(__file__)
         warnings.warn(message, EinjitWarning, skip_file_prefixes=(here,))

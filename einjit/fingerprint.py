@@ -37,6 +37,10 @@ def _own_sources() -> str:
     return _digest(part for file in files for part in (bytes(file.relative_to(folder)), file.read_bytes()))
 
 
+# Read now, with the modules, and not when it is asked for: an edit in between would be hashed but not loaded.
+_SOURCES = _own_sources()
+
+
 def _numba_version() -> str:
     """Numba's version, without importing Numba: a kernel from the cache does not need it."""
     spec = importlib.util.find_spec("numba")
@@ -80,7 +84,7 @@ def fingerprint() -> str:
 
     settings = (f"{name}={os.environ.get(name)}" for name in _NUMBA_SETTINGS)
     return _digest(part.encode() for part in (
-        getattr(einjit, "__version__", ""), _own_sources(), _numba_version(), llvmlite.__version__,
+        getattr(einjit, "__version__", ""), _SOURCES, _numba_version(), llvmlite.__version__,
         numpy.__version__, sys.implementation.cache_tag or "", sys.version, *_cpu(),
         sys.platform, platform.machine(), str(struct.calcsize("P")), *settings,
     ))
