@@ -58,7 +58,7 @@ def test_what_einjit_refuses_ends_with_1_and_its_text(arguments):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("einjit: ")
-    assert arguments[0] in done.stderr and "^" in done.stderr
+    assert arguments[0] in done.stderr
     assert "Traceback" not in done.stderr
 
 
