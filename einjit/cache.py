@@ -13,11 +13,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import os
 import stat
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -70,6 +68,8 @@ class _Refused(OSError):
 
 
 def _encode(key: str, entry: Entry) -> bytes:
+    import json  # here, and tempfile below, to keep `import einjit` light
+
     header = json.dumps({"key": key, "meta": entry.meta}).encode()
     body = len(header).to_bytes(4, "little") + header + entry.object_code
     return MAGIC + hashlib.sha256(body).digest() + body
@@ -77,6 +77,8 @@ def _encode(key: str, entry: Entry) -> bytes:
 
 def _decode(key: str, data: bytes) -> Entry | None:
     """The entry in a file's bytes; None if they are broken, of another format, or another key's."""
+    import json
+
     start = len(MAGIC) + 32
     body = data[start:]
     if data[:start] != MAGIC + hashlib.sha256(body).digest():
@@ -124,6 +126,8 @@ def _read(path: str) -> bytes:
 
 def _write(path: str, data: bytes) -> None:
     """Put a whole file in place at once, or nothing. Raises OSError."""
+    import tempfile
+
     handle, temporary = tempfile.mkstemp(UNFINISHED, os.path.basename(path)[:16], os.path.dirname(path))
     try:
         with open(handle, "wb") as file:
@@ -318,6 +322,8 @@ def platform_folder() -> str:
         if not os.path.isabs(base):  # the XDG rules: a relative path does not count
             base = os.path.expanduser("~/.cache")
     if not os.path.isabs(base):  # a user without a home
+        import tempfile
+
         base, parts = tempfile.gettempdir(), (f"einjit-{os.geteuid() if hasattr(os, 'geteuid') else 'user'}",)
     return os.path.join(base, *parts)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
+import sys
+import tempfile
 import threading
 import warnings
 
@@ -175,7 +178,7 @@ def signed_but_short(data):
 
 
 def sealed(body):
-    return cache.MAGIC + cache.hashlib.sha256(body).digest() + body
+    return cache.MAGIC + hashlib.sha256(body).digest() + body
 
 
 @pytest.mark.parametrize("damage", [
@@ -364,7 +367,7 @@ def test_cannot_be_written(store, monkeypatch, function, number):
 def test_no_file_can_be_made(store, monkeypatch, number):
     """A read-only folder, a full disk: what is there is still read."""
     store.put(KEY, ENTRY)
-    monkeypatch.setattr(cache.tempfile, "mkstemp", failing(number))
+    monkeypatch.setattr(tempfile, "mkstemp", failing(number))
     with warned(os.strerror(number)):
         assert store.put(OTHER, ENTRY) is False
     with silent():
@@ -375,14 +378,14 @@ def test_no_file_can_be_made(store, monkeypatch, number):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_disk_fills_up_while_writing(store, monkeypatch):
     store.put(OTHER, ENTRY)
-    real = cache.tempfile.mkstemp
+    real = tempfile.mkstemp
 
     def mkstemp(*args):
         handle, path = real(*args)
         os.close(handle)
         return os.open("/dev/full", os.O_WRONLY), path
 
-    monkeypatch.setattr(cache.tempfile, "mkstemp", mkstemp)
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
     with warned(os.strerror(errno.ENOSPC)):
         assert store.put(KEY, ENTRY) is False
     assert names(store) == [OTHER + cache.SUFFIX]
@@ -612,7 +615,7 @@ def test_platform_folder(monkeypatch, platform, environment, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cache.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     assert cache.platform_folder() == expected
 
 
@@ -626,7 +629,7 @@ def test_user_without_a_home(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     folder = cache.platform_folder()
     assert os.path.isabs(folder)
-    assert os.path.dirname(folder) == cache.tempfile.gettempdir()
+    assert os.path.dirname(folder) == tempfile.gettempdir()
 
 
 def test_keys():
