@@ -1,45 +1,85 @@
 """Errors that say what is wrong, where, and what to do.
 
-    einjit.errors.EquationError: output label 'k' does not appear in any operand
-      ij->k
-          ^
-      shapes: (2, 3)
-      fix: use one of i, j
+    einjit.errors.ShapeError: label 'j' has size 3 in operand 0 (axis 1) and size 4 in operand 1 (axis 0)
+      ij,jk->ik
+       ^ ^
+      shapes: (2, 3) (4, 5)
+      fix: give 'j' one size everywhere; only size 1 stretches to another
 """
 from __future__ import annotations
 
+import unicodedata
 from typing import Sequence
+
+Span = tuple[int, int]
+
+WIDTH = 100         # columns of an equation that are shown; longer ones are cut around the first caret
+SHAPES = 12         # operands whose shapes are shown
 
 
 class EinjitError(Exception):
     """Base of all of einjit's errors.
 
-    `sentence`: what is wrong. `text`: the equation, with carets under the span `at`. `shapes`: of the
-    operands. `fix`: what the caller may do.
+    `sentence`: what is wrong. `text`: the equation (or line of source), with carets under the span `at`, or
+    under each of several spans. `shapes`: of the operands. `note`: what helps to read the text. `fix`: what
+    the caller may do.
     """
 
-    def __init__(self, sentence: str, *, text: str | None = None, at: tuple[int, int] | None = None,
-                 shapes: Sequence[tuple[int, ...]] | None = None, fix: str | None = None):
-        self.sentence, self.text, self.at, self.shapes, self.fix = sentence, text, at, shapes, fix
-        super().__init__(_render(sentence, text, at, shapes, fix))
+    def __init__(
+        self, sentence: str, *, text: str | None = None, at: Span | Sequence[Span] | None = None,
+        shapes: Sequence[tuple[int, ...]] | None = None, note: str | None = None, fix: str | None = None,
+    ):
+        self.sentence, self.text, self.at = sentence, text, at
+        self.shapes, self.note, self.fix = shapes, note, fix
+        super().__init__("\n  ".join(_lines(sentence, text, _spans(at), shapes, note, fix)))
 
 
-def _render(sentence, text, at, shapes, fix) -> str:
+def _spans(at: Span | Sequence[Span] | None) -> list[Span]:
+    if not at:
+        return []
+    return [at] if isinstance(at[0], int) else list(at)
+
+
+def _lines(sentence, text, spans, shapes, note, fix) -> list[str]:
     lines = [sentence]
-    if text is not None:
-        lines.append(f"  {text}")
-        if at is not None:
-            lines.append("  " + caret(*at))
+    if text:
+        shown, spans = _cut(text, spans)
+        lines.append(shown)
+        lines += [caret(shown, *spans)] if spans else []
     if shapes is not None:
-        lines.append("  shapes: " + " ".join(str(tuple(s)) for s in shapes))
-    if fix:
-        lines.append(f"  fix: {fix}")
-    return "\n".join(lines)
+        more = f" ... ({len(shapes)} operands)" if len(shapes) > SHAPES else ""
+        lines.append("shapes: " + " ".join(str(tuple(map(int, s))) for s in shapes[:SHAPES]) + more)
+    lines += [f"note: {note}"] if note else []
+    lines += [f"fix: {fix}"] if fix else []
+    return lines
 
 
-def caret(start: int, stop: int) -> str:
-    """Carets under text[start:stop]; at least one."""
-    return " " * start + "^" * max(1, stop - start)
+def _cut(text: str, spans: list[Span]) -> tuple[str, list[Span]]:
+    """The part of a long text around the first span, without control characters, and the spans in it."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if len(shown) <= WIDTH:
+        return shown, spans
+    start = max(0, min(spans[0][0] - WIDTH // 2, len(shown) - WIDTH)) if spans else 0
+    stop = start + WIDTH
+    left, right = "... " * (start > 0), " ..." * (stop < len(shown))
+    shift = len(left) - start
+    inside = [(max(a, start) + shift, min(b, stop) + shift) for a, b in spans if a <= stop and b >= start]
+    return left + shown[start:stop] + right, inside
+
+
+def caret(text: str, *spans: Span) -> str:
+    """Carets under text[start:stop] for each span, at least one a span; a span may stand behind the end."""
+    marked = {i for start, stop in spans for i in range(start, max(stop, start + 1))}
+    last = max(marked)
+    columns = [_columns(c) for c in text.ljust(last + 1)]
+    return "".join(("^" if i in marked else " ") * columns[i] for i in range(last + 1))
+
+
+def _columns(c: str) -> int:
+    """How many columns of a terminal a character takes."""
+    if unicodedata.combining(c):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
 
 
 class EquationError(EinjitError, ValueError):
@@ -60,6 +100,10 @@ class PathError(EinjitError, RuntimeError):
 
 class ArgumentError(EinjitError, TypeError):
     """An argument is of a type that means nothing here."""
+
+
+class UnsupportedError(EinjitError, TypeError):
+    """What a function's body says cannot be compiled."""
 
 
 class DtypeError(EinjitError, TypeError):

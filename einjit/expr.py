@@ -50,7 +50,8 @@ class Const(Expr):
 def _number(value: bool | int | float | complex) -> str:
     """Source of a number: infinities and NaN have no literals."""
     if isinstance(value, complex):
-        return repr(value) if cmath.isfinite(value) else f"complex({_number(value.real)}, {_number(value.imag)})"
+        finite = cmath.isfinite(value)
+        return repr(value) if finite else f"complex({_number(value.real)}, {_number(value.imag)})"
     return repr(value) if math.isfinite(value) else f"float('{value}')"
 
 
@@ -155,8 +156,8 @@ def _text(expr: Expr, names: Sequence[str]) -> tuple[str, int]:
         case Binary(op, x, y):
             return f"{op}({_text(x, names)[0]}, {_text(y, names)[0]})", _ATOM
         case Select(cond, x, y):
-            condition = _inside(cond, names, _SELECT + 1)
-            return f"{_inside(x, names, _SELECT + 1)} if {condition} else {_inside(y, names, _SELECT)}", _SELECT
+            yes, condition = _inside(x, names, _SELECT + 1), _inside(cond, names, _SELECT + 1)
+            return f"{yes} if {condition} else {_inside(y, names, _SELECT)}", _SELECT
     raise TypeError(f"not an expression node: {expr!r}")
 
 
