@@ -100,12 +100,22 @@ def result_shape(p: Problem, sizes: dict[str, int]) -> tuple[int, ...]:
 class ViewCall:
     """One operand and nothing summed: the result is a view, writeable if the operand is."""
 
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    term: tuple[str, ...]
+    output: tuple[str, ...]
 
     def __call__(self, operands, out):
-        (a,) = operands
-        return np.lib.stride_tricks.as_strided(a, self.shape, self.strides, writeable=a.flags.writeable)
+        (a,), term = operands, list(self.term)
+        view = a
+        for label in self.output:
+            while term.count(label) > 1:
+                first = term.index(label)
+                second = term.index(label, first + 1)
+                view = view.diagonal(0, first, second)
+                term = [x for i, x in enumerate(term) if i not in (first, second)] + [label]
+        view = view.transpose([term.index(label) for label in self.output])
+        if a.flags.writeable:
+            view.flags.writeable = True     # NumPy makes diagonals read-only
+        return view
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ class ProgramCall:
 
     def __call__(self, operands, out):
         """Returns NotImplemented where `out` shares memory with an operand or with itself."""
-        operands = [a.astype(cast) if cast else a for a, cast in zip(operands, self.casts)]
+        operands = [a.astype(cast, order="C") if cast else a for a, cast in zip(operands, self.casts)]
         if self.program.dtype.name == self.result:
             return self.program(operands, out)
         wide = self.program(operands)
@@ -218,7 +228,7 @@ def _view(p: Problem, sizes, shape, types: Types, order) -> ViewCall | None:
     (layout,), (term,) = p.inputs, p.einsum.inputs
     strides = tuple(sum(s for axis, s in zip(term, layout.strides) if axis == label) for label in p.einsum.output)
     wanted = p.order in "AK" or _is_contiguous(Layout(shape, strides, layout.dtype), reverse=p.order == "C")
-    return ViewCall(shape, strides) if wanted else None
+    return ViewCall(term, p.einsum.output) if wanted else None
 
 
 def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, schedule) -> ProgramCall:
