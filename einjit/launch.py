@@ -65,12 +65,13 @@ class _MethodDef(ctypes.Structure):
 
 @lru_cache(maxsize=None)
 def _method() -> tuple[_MethodDef, Any]:
-    from .codegen.build import MachineCode, _target_machine, load
     import llvmlite.binding as llvm
+
+    from .codegen.build import MachineCode, load, target_machine
 
     for name in _PYTHON_SYMBOLS:
         llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
-    machine = _target_machine()
+    machine = target_machine()
     module = llvm.parse_assembly(str(_module(machine.triple)))
     module.verify()
     loaded = load(MachineCode(machine.emit_object(module), "einjit_launch"))

@@ -1,6 +1,6 @@
 """Source -> machine code: Numba compiles the kernel, the object code is kept, a private engine loads it.
 
-Numba types and lowers the source and LLVM optimises it, once. What is cached and called is the plain
+Numba types and lowers the source; LLVM optimises it, once. What is cached and called is the plain
 object code: it loads in a millisecond without Numba (whose import and first use cost half a second), and
 an engine of its own can be freed, which Numba's cannot.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import linecache
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .cpu import Source
@@ -31,27 +32,27 @@ class LoadedCode:
 
 def compile_source(source: Source) -> MachineCode:
     """Compile a kernel with Numba for this machine."""
-    library, symbol = _numba_library(source)
-    return MachineCode(_target_machine().emit_object(library._final_module), symbol)
+    module, symbol = _optimised(source)
+    return MachineCode(target_machine().emit_object(module), symbol)
 
 
 def llvm_of(source: Source) -> str:
     """The optimised LLVM IR of a kernel, as text."""
-    return str(_numba_library(source)[0]._final_module)
+    return str(_optimised(source)[0])
 
 
 def asm_of(source: Source) -> str:
     """The assembly of a kernel, as text."""
-    return _target_machine().emit_assembly(_numba_library(source)[0]._final_module)
+    return target_machine().emit_assembly(_optimised(source)[0])
 
 
 def load(code: MachineCode) -> LoadedCode:
     """Put machine code into memory. Raises `ValueError` where it lacks its symbol."""
     import llvmlite.binding as llvm
 
-    _target_machine()
-    module = llvm.parse_assembly("")
-    engine = llvm.create_mcjit_compiler(module, _target_machine())
+    # An engine owns its target machine, and frees it.
+    machine = _new_target_machine()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.object_code))
     engine.finalize_object()
     address = engine.get_function_address(code.symbol)
@@ -60,33 +61,76 @@ def load(code: MachineCode) -> LoadedCode:
     return LoadedCode(address, engine)
 
 
-def _numba_library(source: Source):
-    from numba import njit
-    from numba.core import types
+def _optimised(source: Source):
+    """(LLVM module, symbol): lowered by Numba, optimised here.
 
+    Numba would run LLVM's whole pipeline twice, vectorise and unroll loops that are as they should be, and
+    load the code into an engine that is never freed. Its compiler takes a library to put the code in, so we
+    give it one that does nothing more.
+    """
+    from numba.core import compiler, types
+    from numba.core.registry import cpu_target
+
+    function = _python_function(source)
+    context = cpu_target.target_context
+    library = _plain_library()(context.codegen(), source.entry)
+    flags = compiler.Flags()
+    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"
+    flags.nrt = False
+    context.refresh()
+    cpu_target.typing_context.refresh()
+    result = compiler.compile_extra(cpu_target.typing_context, context, function, (types.int64, types.int64),
+                                    types.void, flags, {}, library=library)
+    module = library._final_module
+    _run_passes(module)
+    return module, result.fndesc.llvm_func_name
+
+
+def _python_function(source: Source):
     filename = f"<einjit {source.entry}>"
     linecache.cache[filename] = (len(source.text), None, source.text.splitlines(True), filename)
     namespace = {"__name__": "einjit.kernels"}
     exec(compile(source.text, filename, "exec"), namespace)
-    signature = types.void(types.int64, types.int64)
-    function = njit(signature, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
-        namespace[source.entry].py_func)
-    result = function.overloads[function.signatures[0]]
-    return result.library, result.fndesc.llvm_func_name
+    return namespace[source.entry].py_func
 
 
-_machine: Any = None
+@lru_cache(maxsize=None)
+def _plain_library():
+    from numba.core.codegen import JITCodeLibrary
+
+    class PlainLibrary(JITCodeLibrary):
+        """Holds the module as Numba lowered it."""
+
+        def _optimize_functions(self, ll_module):
+            ll_module.data_layout = self._codegen._data_layout
+
+    return PlainLibrary
 
 
-def _target_machine():
-    """LLVM's description of this machine, made once."""
-    global _machine
-    if _machine is None:
-        import llvmlite.binding as llvm
+def _run_passes(module) -> None:
+    """LLVM's standard pipeline, less what would make more versions of the loops."""
+    import llvmlite.binding as llvm
 
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        target = llvm.Target.from_default_triple()
-        _machine = target.create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, jit=True)
-    return _machine
+    tuning = llvm.create_pipeline_tuning_options(speed_level=1)
+    tuning.loop_vectorization = tuning.slp_vectorization = False
+    tuning.loop_unrolling = tuning.loop_interleaving = False
+    builder = llvm.create_pass_builder(target_machine(), tuning)
+    builder.getModulePassManager().run(module, builder)
+    module.verify()
+
+
+@lru_cache(maxsize=None)
+def target_machine():
+    """The target machine that code is emitted with."""
+    return _new_target_machine()
+
+
+def _new_target_machine():
+    """LLVM's description of this machine."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, jit=True)

@@ -110,7 +110,7 @@ class _Emitter:
             loads.append(f"    {w.name} = {base}word(p, {i})")
         return "\n".join([
             "from numba import njit", "",
-            "from einjit.codegen.memory import fill_offsets, word",
+            "from einjit.codegen.memory import fill_offsets, lesser, word",
             "from einjit.codegen.packing import packing",
             "from einjit.codegen.specs import PackSpec, TileSpec, TileTensor",
             "from einjit.codegen.tile import register_tile",
@@ -151,7 +151,7 @@ class _Emitter:
         end = f"{variable} + 1"
         if loop.step > 1:
             end = f"{variable}_end"
-            self.line(depth, f"{end} = min({variable} + {step}, {block.end})")
+            self.line(depth, f"{end} = lesser({variable} + {step}, {block.end})")
         self.blocks[loop.label] = _Block(variable, end)
         if loop is self.nest.loops_of(loop.label)[0] and is_tabled(self.nest, self.nest.label(loop.label)):
             self._fill(loop, depth)

@@ -25,6 +25,16 @@ def word(typingctx, address, index):
     return types.int64(ADDRESS, index), codegen
 
 
+@intrinsic
+def lesser(typingctx, x, y):
+    """The smaller of two int64 (Numba compiles `min` as a function of its own)."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.icmp_signed("<", args[0], args[1]), args[0], args[1])
+
+    return types.int64(types.int64, types.int64), codegen
+
+
 def table_entry(builder, address, index):
     return builder.load(builder.gep(pointer(builder, address, I64), [index]), align=8)
 
