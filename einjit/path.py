@@ -20,7 +20,7 @@ Path = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Step:
-    """One contraction. `operands` are positions in the list at hand: they are removed, the result appended."""
+    """One contraction. `operands` are positions in the list at hand: they go, the result is appended."""
 
     operands: tuple[int, ...]
     einsum: Einsum
@@ -42,7 +42,8 @@ class Plan:
         for number, step in enumerate(self.steps, 1):
             shape = " x ".join(str(sizes[x]) for x in step.einsum.output) or "scalar"
             operands = ", ".join(map(str, step.operands))
-            rows.append((str(number), operands, str(step.einsum), _rounded(_flops(step.einsum, sizes)), shape))
+            flops = _rounded(_flops(step.einsum, sizes))
+            rows.append((str(number), operands, str(step.einsum), flops, shape))
         widths = [max(map(len, column)) for column in zip(*rows)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
         steps = f"{len(self.steps)} step{'s' * (len(self.steps) != 1)}"
@@ -187,7 +188,8 @@ def _found(find, einsum: Einsum, sizes: Mapping[str, int], limit: float | None =
     try:
         return find(inputs, frozenset(numbers[x] for x in einsum.output), extents, limit)
     except RuntimeError as error:
-        raise PathError(f"no path was found: {error}", text=str(einsum), fix="raise the memory limit") from None
+        raise PathError(f"no path was found: {error}", text=str(einsum),
+                        fix="raise the memory limit") from None
 
 
 # -- paths -> steps --------------------------------------------------------------------------------------
@@ -210,6 +212,7 @@ class _Steps:
     def __init__(self, einsum: Einsum, sizes: Mapping[str, int]):
         self.einsum, self.sizes = einsum, sizes
         self.terms = list(einsum.inputs)
+        self.ids = list(range(len(self.terms)))     # of the terms: a number each, for good
         self.steps: list[Step] = []
         self.needed = Counter(x for term in (*einsum.inputs, einsum.output) for x in set(term))
 
@@ -219,28 +222,30 @@ class _Steps:
             raise PathError(f"step {tuple(operands)} of the path does not fit {count} operands",
                             text=str(self.einsum))
         if len(operands) > MAX_NEST_OPERANDS:
-            self._contract_in_pairs(sorted(operands))
+            self._contract_in_pairs(operands)
             return
         taken = [self.terms[i] for i in operands]
         for i in sorted(operands, reverse=True):
-            del self.terms[i]
+            del self.terms[i], self.ids[i]
         self.needed.subtract(x for term in taken for x in set(term))
         kept = tuple(dict.fromkeys(x for term in taken for x in term if self.needed[x]))
         kept = kept if self.terms else self.einsum.output
         self.needed.update(kept)
         self.terms.append(kept)
+        self.ids.append(len(self.einsum.inputs) + len(self.steps))
         self.steps.append(Step(tuple(operands), Einsum(tuple(taken), kept)))
 
-    def _contract_in_pairs(self, positions: list[int]) -> None:
+    def _contract_in_pairs(self, operands: Sequence[int]) -> None:
         """A step over too many operands for one nest, in opt_einsum's greedy order."""
-        inside = Counter(x for i in positions for x in set(self.terms[i]))
+        inside = Counter(x for i in operands for x in set(self.terms[i]))
         kept = tuple(x for x, n in inside.items() if self.needed[x] > n)
-        part = Einsum(tuple(self.terms[i] for i in positions), kept)
+        part = Einsum(tuple(self.terms[i] for i in operands), kept)
+        ids = [self.ids[i] for i in operands]
         for pair in _found(_strategy("greedy"), part, self.sizes):
-            removed = [positions[i] for i in pair]
-            self.contract(removed)
-            left = [i for i in positions if i not in removed]
-            positions = [*(i - sum(r < i for r in removed) for i in left), len(self.terms) - 1]
+            self.contract([self.ids.index(ids[i]) for i in pair])
+            for i in sorted(pair, reverse=True):
+                del ids[i]
+            ids.append(self.ids[-1])
 
 
 def _extent(labels: Iterable[str], sizes: Mapping[str, int]) -> int:
