@@ -86,6 +86,10 @@ class EquationError(EinjitError, ValueError):
     """The equation is not one."""
 
 
+class BodyError(EquationError):
+    """What a decorated function says cannot be compiled."""
+
+
 class ShapeError(EinjitError, ValueError):
     """The operands' shapes do not fit the equation."""
 
@@ -100,10 +104,6 @@ class PathError(EinjitError, RuntimeError):
 
 class ArgumentError(EinjitError, TypeError):
     """An argument is of a type that means nothing here."""
-
-
-class UnsupportedError(EinjitError, TypeError):
-    """What a function's body says cannot be compiled."""
 
 
 class DtypeError(EinjitError, TypeError):

@@ -74,7 +74,7 @@ def test_many_shapes_are_counted():
 @pytest.mark.parametrize("name, builtin", [
     ("EquationError", ValueError), ("ShapeError", ValueError), ("OperandError", ValueError),
     ("ScheduleError", ValueError), ("DtypeError", TypeError), ("ArgumentError", TypeError),
-    ("UnsupportedError", TypeError), ("PathError", RuntimeError),
+    ("BodyError", ValueError), ("PathError", RuntimeError),
 ])
 def test_each_class_is_also_what_numpy_raises(name, builtin):
     kind = getattr(errors, name)

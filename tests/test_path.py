@@ -128,7 +128,8 @@ def test_explicit_orders(optimize, operands):
 
 
 @pytest.mark.parametrize("optimize, flops", [
-    ("optimal", 120_000), ("dp", 120_000), ("branch-2", 120_000), ("auto", 120_000), (("optimal", None), 120_000),
+    ("optimal", 120_000), ("dp", 120_000), ("branch-2", 120_000), ("auto", 120_000),
+    (("optimal", None), 120_000),
     ("greedy", 2_080_000), (("greedy", -1), 2_080_000),
 ])
 def test_strategies(optimize, flops):
