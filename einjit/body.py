@@ -22,7 +22,7 @@ from typing import Any, Callable, Mapping, NoReturn
 import numpy as np
 
 from .errors import BodyError
-from .expr import Binary, Const, Expr, Operand, Select, Unary, operands
+from .expr import Binary, Const, Expr, Operand, Select, Unary, operands, parts
 
 MAX_POWER = 64
 MAX_NODES = 1000        # of an expression written out: local names are put in wherever they are used
@@ -194,8 +194,8 @@ class _Reader:
                 return self.apply(node, name, _PYTHON[name], self.expr(x), self.expr(y))
             case ast.Compare(first, ops, others):
                 return self.comparison(node, [first, *others], ops)
-            case ast.BoolOp(op, parts):
-                return self.logic(isinstance(op, ast.And), [self.expr(x) for x in parts])
+            case ast.BoolOp(op, terms):
+                return self.logic(isinstance(op, ast.And), [self.expr(x) for x in terms])
             case ast.IfExp(test, x, y):
                 return Select(self.expr(test), self.expr(x), self.expr(y))
             case ast.Call(function, arguments, []):
@@ -233,21 +233,21 @@ class _Reader:
                 self.fail(node, f"{ast.unparse(node)}: {error}")
         return Unary(op, *arguments) if len(arguments) == 1 else Binary(op, *arguments)
 
-    def comparison(self, node: ast.Compare, parts: list[ast.expr], ops: list[ast.cmpop]) -> Expr:
+    def comparison(self, node: ast.Compare, terms: list[ast.expr], ops: list[ast.cmpop]) -> Expr:
         if not all(type(op) in _COMPARE for op in ops):
             self.fail(node, f"{_called(node)} cannot be compiled in a body", "compare by < <= > >= == !=")
-        values = [self.expr(x) for x in parts]
+        values = [self.expr(x) for x in terms]
         pairs = []
         for op, x, y in zip(ops, values, values[1:]):
             name = _COMPARE[type(op)]
             pairs.append(self.apply(node, name, _PYTHON[name], x, y))
         return self.logic(True, pairs)
 
-    def logic(self, every: bool, parts: list[Expr]) -> Expr:
-        """`and` or `or` of all parts, by Python's rule: one of the parts is the result."""
-        *before, result = parts
-        for part in reversed(before):
-            result = Select(part, result, part) if every else Select(part, part, result)
+    def logic(self, every: bool, terms: list[Expr]) -> Expr:
+        """`and` or `or` of all terms, by Python's rule: one of the terms is the result."""
+        *before, result = terms
+        for term in reversed(before):
+            result = Select(term, result, term) if every else Select(term, term, result)
         return result
 
     def call(self, node: ast.Call, function: ast.expr, arguments: list[ast.expr]) -> Expr:
@@ -292,8 +292,7 @@ def _power(x: Expr, n: int) -> Expr:
 def _size(expr: Expr, sizes: dict[int, int]) -> int:
     """Operations of an expression written out as a tree; shared parts are visited once."""
     if id(expr) not in sizes:
-        parts = [value for value in vars(expr).values() if isinstance(value, Expr)]
-        sizes[id(expr)] = 1 + sum(_size(part, sizes) for part in parts)
+        sizes[id(expr)] = 1 + sum(_size(part, sizes) for part in parts(expr))
     return sizes[id(expr)]
 
 

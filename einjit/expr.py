@@ -7,7 +7,7 @@ from __future__ import annotations
 import cmath
 import math
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 
@@ -89,18 +89,46 @@ def product(count: int) -> Expr:
     return expr
 
 
+def parts(expr: Expr) -> tuple[Expr, ...]:
+    """The expressions that an operation applies to; none for an operand or a constant."""
+    return tuple(value for value in vars(expr).values() if isinstance(value, Expr))
+
+
 def operands(expr: Expr) -> frozenset[int]:
     """Indices of the operands that an expression reads."""
+    if isinstance(expr, Operand):
+        return frozenset({expr.index})
+    return frozenset().union(*map(operands, parts(expr)))
+
+
+def evaluate(expr: Expr, values: Sequence):
+    """The expression's value on NumPy scalars or arrays."""
     match expr:
         case Operand(index):
-            return frozenset({index})
-        case Unary(_, x):
-            return operands(x)
-        case Binary(_, x, y):
-            return operands(x) | operands(y)
-        case Select(cond, x, y):
-            return operands(cond) | operands(x) | operands(y)
-    return frozenset()
+            return values[index]
+        case Const(value):
+            return value
+    return _function(expr)(*(evaluate(part, values) for part in parts(expr)))
+
+
+def working_dtype(expr: Expr, dtypes: Sequence[np.dtype | str]) -> np.dtype:
+    """The dtype that every operation can be done in, for operands of these dtypes.
+
+    It may be wider than the result's: `a < 0.5` compares an integer `a` as a float.
+    """
+    ones = [np.ones((), dtype)[()] for dtype in dtypes]
+    found = [ones[i].dtype for i in operands(expr)]
+
+    def visit(node: Expr):
+        if not parts(node):
+            return evaluate(node, ones)
+        values = [visit(part) for part in parts(node)]
+        result = _function(node)(*values)
+        found.append(np.result_type(result, *values))
+        return result
+
+    visit(expr)
+    return np.result_type(*found)
 
 
 _UFUNCS = {
@@ -111,20 +139,8 @@ _UFUNCS = {
 }
 
 
-def evaluate(expr: Expr, values: Sequence):
-    """The expression's value on NumPy scalars or arrays."""
-    match expr:
-        case Operand(index):
-            return values[index]
-        case Const(value):
-            return value
-        case Unary(op, x):
-            return _UFUNCS[op](evaluate(x, values))
-        case Binary(op, x, y):
-            return _UFUNCS[op](evaluate(x, values), evaluate(y, values))
-        case Select(cond, x, y):
-            return np.where(evaluate(cond, values), evaluate(x, values), evaluate(y, values))
-    raise TypeError(f"not an expression node: {expr!r}")
+def _function(operation: Expr) -> Callable:
+    return np.where if isinstance(operation, Select) else _UFUNCS[operation.op]
 
 
 # How tightly each kind of source binds, loosest first.

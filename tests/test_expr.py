@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einjit.expr import Binary, Const, Expr, Operand, Select, Unary, evaluate, operands, product
+from einjit.expr import (
+    Binary, Const, Expr, Operand, Select, Unary, evaluate, operands, product, working_dtype,
+)
 
 A, B, C = Operand(0), Operand(1), Operand(2)
 
@@ -102,3 +104,21 @@ def test_constants_of_different_types_are_different():
 def test_operands_are_those_that_are_read():
     assert operands(Select(Binary("lt", C, Const(0)), A, Unary("neg", C))) == {0, 2}
     assert operands(Const(1)) == set()
+
+
+@pytest.mark.parametrize("expr, dtypes, expected", [
+    (A, ["int8"], "int8"),
+    (product(2), ["int8", "float32"], "float32"),
+    (Binary("mul", A, Const(2)), ["uint8"], "uint8"),
+    (Binary("mul", A, Const(0.5)), ["float16"], "float16"),
+    (Binary("mul", A, Const(0.5)), ["int32"], "float64"),
+    (Binary("div", A, B), ["int32", "int32"], "float64"),
+    (Select(Binary("lt", A, Const(0.5)), A, B), ["int32", "int16"], "float64"),
+    (Select(Binary("lt", A, Const(1)), A, B), ["int32", "int16"], "int32"),
+    (Select(Binary("lt", A, B), B, B), ["int64", "float32"], "float64"),
+    (Binary("lt", A, Const(0)), ["float32"], "float32"),
+    (Unary("abs", A), ["complex64"], "complex64"),
+    (B, ["complex64", "int8"], "int8"),
+])
+def test_the_dtype_that_everything_can_be_computed_in(expr, dtypes, expected):
+    assert working_dtype(expr, dtypes) == expected
