@@ -1,0 +1,66 @@
+"""A picture of results: for each suite and dtype, how many times faster the subject is than each peer, case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .report import Result, best_ratio, geometric_mean, groups, peer_names, ratios
+
+COLOURS = {"numpy": "#4c72b0", "np.einsum": "#8fb0dd", "c_einsum": "#8fb0dd", "opt_einsum": "#8172b3", "torch": "#dd8452",
+           "jax": "#55a868", "pytblis": "#937860", "einjit": "#c44e52", "einjit.compile": "#c44e52"}
+
+
+LONGEST_NAME = 36
+
+
+def draw(results: Sequence[Result], path: Path) -> bool:
+    """Write the chart, PNG or SVG by the name's ending. False if there is nothing to draw.
+
+    Raises ImportError without matplotlib.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = [(f"{result.suite}, {dtype}, {result.options.get('threads', 1)} thread(s)", result.subject, rows)
+              for result in results if result.unit != "latency"
+              for dtype, rows in groups(result.rows, lambda row: row["dtype"]).items()
+              if any(best_ratio(row, result.subject) for row in rows)]
+    if not panels:
+        return False
+    widest = max(len(rows) for *_, rows in panels)
+    figure, axes = pyplot.subplots(len(panels), 1, squeeze=False, layout="constrained",
+                                   figsize=(max(13, min(24, 3 + 0.2 * widest)), 4.6 * len(panels)))
+    for axis, (title, subject, rows) in zip(axes[:, 0], panels):
+        _panel(axis, title, subject, rows)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return True
+
+
+def _panel(axis, title: str, subject: str, rows: Sequence[dict]) -> None:
+    """Cases from left to right in the order of the best peer's ratio; below 1 that peer is faster."""
+    rows = sorted((row for row in rows if best_ratio(row, subject)), key=lambda row: best_ratio(row, subject)[1])
+    best = [best_ratio(row, subject)[1] for row in rows]
+    places = range(len(rows))
+    axis.bar(places, [value - 1 for value in best], bottom=1, width=0.8, color="#dddddd", label="best peer", zorder=1)
+    for name in peer_names(rows, subject):
+        found = [(x, ratios(row, subject)[name]) for x, row in zip(places, rows) if name in ratios(row, subject)]
+        axis.scatter(*zip(*found), s=22, color=COLOURS.get(name, "#333333"), label=name, zorder=3, linewidths=0)
+    axis.axhline(1, color="black", linewidth=0.8, zorder=2)
+    axis.set_yscale("log", base=2)
+    axis.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
+    axis.set_ylabel(f"time / time of {subject}")
+    axis.set_title(f"{title}: best peer / {subject} {geometric_mean(best):.2f} in geometric mean, at least {min(best):.2f}",
+                   loc="left", fontsize=10)
+    axis.set_xticks(list(places), [shortened(row["name"]) for row in rows], rotation=90, fontsize=6)
+    axis.margins(x=0.01)
+    axis.grid(axis="y", color="#eeeeee")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=7, ncols=8, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
+
+
+def shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 1]}…"

@@ -1,0 +1,213 @@
+"""`python -m bench`: choose suites, peers and dtypes; time; print; save."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+# These make OpenBLAS pretend to be on another processor.
+HARMFUL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "TBLIS_NUM_THREADS",
+                    "NUMEXPR_NUM_THREADS", "NPROC", "EINJIT_THREADS")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, 1 where the subject got a result wrong or refused a case, 2 for wrong usage.
+
+    What reads the environment on import must find it right, so the work is done in a process that has it so.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    arguments = parse(argv)
+    if arguments.suites[:1] == ["report"]:
+        return report([Path(name) for name in arguments.suites[1:]], arguments.chart)
+    if arguments.list or not arguments.suites:
+        list_suites()
+        return 0 if arguments.list else 2
+    wanted = environment(arguments.threads)
+    if wanted != dict(os.environ):
+        return subprocess.call([sys.executable, "-m", "bench", *argv], env=wanted)
+    pin(arguments.threads)
+    return run(arguments)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    from .cases import DTYPES
+    from .peers import PEERS
+    from .suites import SUITES, TCCG_SIZES
+
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Time einjit beside other libraries. See bench/README.md.")
+    known = (*SUITES, "latency", "all")
+    parser.add_argument("suites", nargs="*", metavar="SUITE",
+                        help=f"{', '.join(known)}; or: report FILE..., which prints saved results")
+    parser.add_argument("--list", action="store_true", help="say what the suites are, and stop")
+    parser.add_argument("--dtype", action="append", choices=DTYPES, help="again for more; default f32 and f64")
+    parser.add_argument("--subject", default="einjit", choices=PEERS, help="whom the others are compared with")
+    parser.add_argument("--peers", help=f"comma-separated, of {', '.join(PEERS)}; default: the suite's own list")
+    parser.add_argument("--threads", type=positive, default=1, help="of every library; 1 also pins the process to a core")
+    parser.add_argument("--size", choices=TCCG_SIZES, default=TCCG_SIZES[0], help="of TCCG's largest tensor")
+    parser.add_argument("--filter", type=regex, metavar="RE", help="only cases whose name, family or equation matches")
+    parser.add_argument("--repeat-time", type=float, default=0.3, metavar="S", help="seconds for each peer on each case")
+    parser.add_argument("--shrink", type=positive, metavar="N", help="no extent above N: a quick look, not a result")
+    parser.add_argument("--cold", action="store_true", help="empty the caches before every call")
+    parser.add_argument("--save", action="store_true", help="write bench/results/SUITE-DATE-CPU.json")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw a chart, .png or .svg")
+    arguments = parser.parse_args(argv)
+    if arguments.suites[:1] != ["report"]:
+        for name in arguments.suites:
+            if name not in known:
+                parser.error(f"there is no suite {name!r}: choose from {', '.join(known)}")
+    for name in (arguments.peers or "").split(","):
+        if name and name not in PEERS:
+            parser.error(f"there is no peer {name!r}: choose from {', '.join(PEERS)}")
+    return arguments
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def regex(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+
+
+def list_suites() -> None:
+    from .suites import SUITES
+
+    for suite in SUITES.values():
+        print(f"{suite.name:9} {len(suite.cases('float32')):3} cases  {suite.about}")
+    print(f"{'latency':9}            first compile, from disk, first result, import; in fresh processes")
+    print(f"{'all':9}            every one of them")
+
+
+# -- the process -----------------------------------------------------------------------------------------
+
+def environment(threads: int) -> dict[str, str]:
+    """os.environ as the libraries should find it when they are imported."""
+    wanted = {name: value for name, value in os.environ.items() if name not in HARMFUL}
+    wanted.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    wanted["JAX_PLATFORMS"] = "cpu"
+    wanted["JAX_ENABLE_X64"] = "1"
+    if threads == 1:
+        wanted["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    wanted["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    return wanted
+
+
+def pin(threads: int) -> None:
+    """Stay on as many cores as there are threads: the last ones, for the first serve interrupts most."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+
+
+# -- runs ------------------------------------------------------------------------------------------------
+
+def run(arguments: argparse.Namespace) -> int:
+    from .report import print_result
+    from .suites import SUITES
+
+    names = [*SUITES, "latency"] if "all" in arguments.suites else arguments.suites
+    results, sound = [], True
+    for name in names:
+        result = run_latency(arguments) if name == "latency" else run_suite(SUITES[name], arguments)
+        print_result(result)
+        if arguments.save:
+            print(f"saved: {result.save(RESULTS)}")
+        results.append(result)
+        sound &= all(result.subject not in (*row["wrong"], *row["refused"]) for row in result.rows if "wrong" in row)
+    if arguments.chart:
+        chart(results, arguments.chart)
+    return 0 if sound else 1
+
+
+def run_suite(suite, arguments: argparse.Namespace):
+    from .cases import DTYPES
+    from .machine import measure_peaks
+    from .measure import time_case
+    from .peers import load
+    from .report import timed_row
+
+    peers = [name for name in (arguments.peers.split(",") if arguments.peers else suite.peers) if name]
+    found, absent = load([arguments.subject, *peers], arguments.threads)
+    if arguments.subject in absent:
+        raise SystemExit(f"the subject {arguments.subject} is not here: {absent[arguments.subject]}")
+    peaks = measure_peaks(arguments.threads)
+    cases = [case for dtype in arguments.dtype or ("f32", "f64") for case in suite.cases(DTYPES[dtype], arguments.size)
+             if chosen(case, arguments.filter)]
+    rows = []
+    for number, case in enumerate(cases, 1):
+        note(f"{suite.name} {number}/{len(cases)} {case.dtype} {case.name}")
+        case = case.shrunk(arguments.shrink) if arguments.shrink else case
+        timed = time_case(case, found, arguments.repeat_time, arguments.threads, arguments.cold or suite.cold)
+        rows.append(timed_row(timed, peaks))
+    note("")
+    return result_of(suite.name, suite.unit, arguments, asdict(peaks), absent, rows)
+
+
+def run_latency(arguments: argparse.Namespace):
+    from .latency import measure
+
+    rows = [asdict(figure) for figure in measure()]
+    return result_of("latency", "latency", arguments, {}, {}, rows)
+
+
+def result_of(suite: str, unit: str, arguments: argparse.Namespace, peaks: dict, absent: dict, rows: list[dict]):
+    from .machine import describe
+    from .report import Result
+
+    options = {"threads": arguments.threads, "size": arguments.size, "repeat_time": arguments.repeat_time,
+               "cold": arguments.cold, "shrink": arguments.shrink,
+               "filter": arguments.filter.pattern if arguments.filter else None}
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Result(suite, unit, date, arguments.subject, options, describe(), peaks, absent, rows)
+
+
+def chosen(case, pattern: re.Pattern[str] | None) -> bool:
+    return pattern is None or any(pattern.search(text) for text in (case.name, case.family, case.equation))
+
+
+def note(text: str) -> None:
+    """Progress, on one line of a terminal; written between timings only."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
+def report(files: Sequence[Path], picture: Path | None) -> int:
+    from .report import print_result, read
+
+    try:
+        results = [read(path) for path in files]
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for result in results:
+        print_result(result)
+    if files:
+        chart(results, picture or files[0].with_suffix(".png"))
+    return 0 if files else 2
+
+
+def chart(results: Sequence, path: Path) -> None:
+    from .chart import draw
+
+    try:
+        print(f"chart: {path}" if draw(results, path) else "nothing to draw")
+    except ImportError:
+        print("no chart: matplotlib is not installed")

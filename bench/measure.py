@@ -1,0 +1,131 @@
+"""Timing, in turn: each peer runs for a few milliseconds, then the next, round after round; the fastest call counts.
+
+What disturbs the machine for a while so disturbs every peer. Before anything is timed, each peer's result is compared
+with a reference in double precision.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+
+from .cases import Case, Reference, reference
+from .peers import Call, Peer
+
+TURN = 0.01  # seconds a peer runs before it is the next one's turn
+SAMPLE = 5e-5  # shorter calls are timed many at a time, for at least this long
+SLOW = 2.0  # a peer whose single call takes longer is not asked again
+SETTLE = 0.002  # with threads: until another library's idle threads stop spinning
+COLD_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case, timed. `seconds` of each peer that computed it; `refused` says why a peer did not, `wrong` by how
+    many tolerances it was off; `strided` names peers whose result was no C-contiguous array."""
+
+    case: Case
+    seconds: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    wrong: dict[str, float] = field(default_factory=dict)
+    strided: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Runner:
+    """A peer on one case, and the best it did so far. `number`: calls a sample."""
+
+    name: str
+    call: Call
+    number: int = 1
+    best: float = inf
+    finished: bool = False
+
+
+def time_case(case: Case, peers: Mapping[str, Peer], seconds: float, threads: int = 1, cold: bool = False) -> Row:
+    """Check and time every peer on `case`, for `seconds` each."""
+    operands = case.operands()
+    out = case.new_output() if case.out else None
+    expected = reference(case, operands)
+    row = Row(case)
+    runners = [runner for name, peer in peers.items()
+               if (runner := _checked(row, name, peer, operands, out, expected))]
+    sweep = np.ones(COLD_BYTES // 8) if cold else None
+    gc.collect()
+    gc.disable()
+    try:
+        _rounds(runners, seconds, threads, sweep)
+    finally:
+        gc.enable()
+    row.seconds.update((runner.name, runner.best) for runner in runners)
+    return row
+
+
+def _checked(row: Row, name: str, peer: Peer, operands: list[np.ndarray], out: np.ndarray | None,
+             expected: Reference) -> Runner | None:
+    """A peer ready to be timed; what it gets wrong is noted, and timed all the same."""
+    try:
+        if out is not None:
+            out[...] = 0  # no peer may live on another's result
+        call = peer.prepare(row.case, operands, out)
+        result = np.asarray(call())
+        if result.shape != row.case.shape(row.case.output) or result.dtype != row.case.dtype:
+            raise TypeError(f"the result is {result.dtype} of shape {result.shape}")
+    except Exception as error:  # whatever a library raises for what it cannot do
+        row.refused[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return None
+    if (error := expected.error(result)) > 1:
+        row.wrong[name] = error
+    if not result.flags.c_contiguous:
+        row.strided.append(name)
+    runner = Runner(name, call)
+    _calibrate(runner)
+    return runner
+
+
+def _calibrate(runner: Runner) -> None:
+    """Warm up, and find how many calls make a sample."""
+    took = _sample(runner)
+    if took > SLOW:
+        runner.best, runner.finished = took, True
+        return
+    while took * runner.number < SAMPLE:
+        runner.number *= 2
+        took = _sample(runner)
+
+
+def _rounds(runners: list[Runner], seconds: float, threads: int, sweep: np.ndarray | None) -> None:
+    spent = dict.fromkeys((runner.name for runner in runners), 0.0)
+    while waiting := [r for r in runners if not r.finished]:
+        for runner in waiting:
+            if threads > 1:
+                time.sleep(SETTLE)
+            spent[runner.name] += _turn(runner, sweep)
+            runner.finished = spent[runner.name] >= seconds
+
+
+def _turn(runner: Runner, sweep: np.ndarray | None) -> float:
+    """Samples for about TURN, two at least; returns how long it took."""
+    start = time.perf_counter()
+    samples = 0
+    while samples < 2 or time.perf_counter() - start < TURN:
+        if sweep is not None:
+            sweep += 1.0
+            runner.number = 1
+        runner.best = min(runner.best, _sample(runner))
+        samples += 1
+    return time.perf_counter() - start
+
+
+def _sample(runner: Runner) -> float:
+    """Seconds a call. Each result is dropped before the next call, so that its memory can serve again."""
+    call, clock = runner.call, time.perf_counter
+    start = clock()
+    for _ in range(runner.number):
+        call()
+    return (clock() - start) / runner.number

@@ -1,0 +1,233 @@
+"""Results: tables for a terminal, JSON to keep, a chart."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from math import exp, log
+from pathlib import Path
+
+from .machine import Peaks
+from .measure import Row
+
+PAGE_WIDTH = 160  # where the output is not a terminal
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run of one suite, in the form that is saved.
+
+    `rows`: of a timed suite, a dict for each case (`timed_row`); of latency, a dict for each figure: name, seconds,
+    cpu. `unit` is the suite's; "latency" for the latter. `absent`: peers that were left out, and why.
+    """
+
+    suite: str
+    unit: str
+    date: str
+    subject: str
+    options: dict[str, object]
+    machine: dict[str, object]
+    peaks: dict[str, object]
+    absent: dict[str, str]
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+    def save(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        threads = self.options.get("threads", 1)
+        size = [str(self.options["size"])] if self.suite == "tccg" else []
+        parts = [self.suite, *size, *([f"{threads}threads"] if threads > 1 else []),
+                 self.date.replace(":", ""), self.machine["llvm_cpu"]]
+        path = folder / f"{'-'.join(parts)}.json"
+        rows = ",\n".join(json.dumps(row) for row in self.rows)
+        head = json.dumps({**asdict(self), "rows": None}, indent=1)
+        path.write_text(head.replace('"rows": null', f'"rows": [\n{rows}\n]') + "\n")
+        return path
+
+
+def read(path: Path) -> Result:
+    """Raises ValueError for a file that holds something else."""
+    try:
+        return Result(**json.loads(path.read_text()))
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} holds no result of this benchmark: {error}") from None
+
+
+def timed_row(row: Row, peaks: Peaks) -> dict[str, object]:
+    """`limit` is what bounds the case on this machine, `least` the seconds it takes at that bound."""
+    case = row.case
+    limit, least = peaks.limit(case.flops, case.bytes, case.writes, case.dtype)
+    return {"name": case.name, "equation": case.equation, "sizes": dict(case.sizes), "dtype": case.dtype,
+            "family": case.family, "out": case.out, "twin": case.twin, "flops": case.flops, "bytes": case.bytes,
+            "limit": limit, "least": least, "seconds": row.seconds, "refused": row.refused, "wrong": row.wrong,
+            "strided": row.strided}
+
+
+# -- figures ---------------------------------------------------------------------------------------------
+
+def ratios(row: dict, subject: str) -> dict[str, float]:
+    """Each peer's time over the subject's; empty if the subject did not run."""
+    seconds = row["seconds"]
+    own = seconds.get(subject)
+    return {name: s / own for name, s in seconds.items() if name != subject} if own else {}
+
+
+def best_ratio(row: dict, subject: str) -> tuple[str, float] | None:
+    """The fastest peer whose result was right, and its time over the subject's."""
+    right = {name: ratio for name, ratio in ratios(row, subject).items() if name not in row["wrong"]}
+    return min(right.items(), key=lambda item: item[1]) if right else None
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logs = [log(value) for value in values]
+    return exp(sum(logs) / len(logs)) if logs else float("nan")
+
+
+def groups(rows: Sequence[dict], key: Callable[[dict], str]) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+def print_result(result: Result) -> None:
+    print_machine(result)
+    if result.unit == "latency":
+        show("latency", ("figure", "wall s", "CPU s"), [latency_line(row) for row in result.rows])
+        return
+    names = peer_names(result.rows, result.subject)
+    head = (result.subject, *names)
+    for dtype, rows in groups(result.rows, lambda row: row["dtype"]).items():
+        title = f"{result.suite} {dtype}"
+        if result.unit == "time":
+            show(title, ("case", *head), [[row["name"], *(duration(row["seconds"].get(n)) for n in head)] for row in rows])
+        else:
+            show(f"{title}: time / time of {result.subject}", ("case", result.subject, "rate", "share", *names, "best peer"),
+                 [rate_line(row, result.subject, names) for row in rows])
+            summary(title, rows, result.subject, names)
+    problems(result.rows)
+
+
+def print_machine(result: Result) -> None:
+    machine, peaks = result.machine, result.peaks
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    print(f"{machine['cpu']}, {result.options.get('threads', 1)} thread(s), commit {machine['commit']}, {result.date}")
+    print(f"Python {machine['python']}, {versions}")
+    print(f"BLAS: {'; '.join(machine['blas'])}")
+    if peaks:
+        flops = ", ".join(f"{dtype} {peak / 1e9:.1f} GF/s" for dtype, peak in peaks["flops"].items())
+        print(f"measured: {flops}; triad {peaks['triad'] / 1e9:.1f} GB/s, read {peaks['read'] / 1e9:.1f} GB/s")
+    for name, reason in result.absent.items():
+        print(f"left out: {name} ({reason})")
+
+
+def peer_names(rows: Sequence[dict], subject: str) -> list[str]:
+    return [name for name in dict.fromkeys(name for row in rows for name in row["seconds"]) if name != subject]
+
+
+def rate_line(row: dict, subject: str, names: Sequence[str]) -> list[str]:
+    own = row["seconds"].get(subject)
+    found = ratios(row, subject)
+    best = best_ratio(row, subject)
+    return [row["name"], duration(own), rate(row, own), f"{row['least'] / own:.2f} {row['limit']}" if own else "",
+            *(mark(row, name, f"{found[name]:.2f}" if name in found else "-") for name in names),
+            f"{best[1]:.2f} {best[0]}" if best else ""]
+
+
+def mark(row: dict, name: str, text: str) -> str:
+    """`text`, marked where the peer was wrong or returned a strided view."""
+    return text + ("!" if name in row["wrong"] else "") + ("°" if name in row["strided"] else "")
+
+
+def rate(row: dict, seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    if row["limit"] == "FMA":
+        return f"{row['flops'] / seconds / 1e9:.1f} GF/s"
+    return f"{row['bytes'] / seconds / 1e9:.1f} GB/s"
+
+
+def summary(title: str, rows: Sequence[dict], subject: str, names: Sequence[str]) -> None:
+    """A line a family and one for all: geometric mean and least ratio to the best peer and to each."""
+    families = groups(rows, lambda row: row["family"])
+    lines = [summary_line(family, members, subject, names) for family, members in families.items()]
+    if len(families) > 1:
+        lines.append(summary_line("all", rows, subject, names))
+    show(f"{title}: geometric means", ("family", "cases", "share", "best peer", "least", "at", *names), lines)
+    by_name = {row["name"]: row for row in rows}
+    against = [speed(row, subject) / speed(by_name[row["twin"]], subject) for row in rows
+               if row["twin"] in by_name and subject in row["seconds"] and subject in by_name[row["twin"]]["seconds"]]
+    if against:
+        print(f"rate of {subject} over its rate on the matrix product of equal m, n, k: "
+              f"geometric mean {geometric_mean(against):.2f}, least {min(against):.2f}\n")
+
+
+def summary_line(family: str, rows: Sequence[dict], subject: str, names: Sequence[str]) -> list[str]:
+    best = [(found[1], row["name"]) for row in rows if (found := best_ratio(row, subject))]
+    shares = [row["least"] / row["seconds"][subject] for row in rows if subject in row["seconds"]]
+    each = ([r[name] for row in rows if name in (r := ratios(row, subject)) and name not in row["wrong"]] for name in names)
+    least, at = min(best, default=(float("nan"), ""))
+    return [family, str(len(rows)), f"{geometric_mean(shares):.2f}", f"{geometric_mean(b for b, _ in best):.2f}",
+            f"{least:.2f}", at, *(f"{geometric_mean(values):.2f}" if values else "-" for values in each)]
+
+
+def speed(row: dict, subject: str) -> float:
+    return row["flops"] / row["seconds"][subject]
+
+
+def problems(rows: Sequence[dict]) -> None:
+    for row in rows:
+        for name, error in row["wrong"].items():
+            print(f"WRONG: {name} on {row['name']} {row['dtype']}: off by {error:.3g} times the tolerance")
+    for (name, reason), members in groups(
+            [{"key": item, "name": row["name"]} for row in rows for item in row["refused"].items()],
+            lambda entry: entry["key"]).items():
+        shown = ", ".join(entry["name"] for entry in members[:3]) + (", ..." if len(members) > 3 else "")
+        print(f"refused: {name} on {shown}: {reason}")
+    if any(row["strided"] for row in rows):
+        print("° the peer returned a strided view of its result; ! its result was wrong")
+
+
+def latency_line(row: dict) -> list[str]:
+    return [str(row["name"]), duration(row["seconds"]), duration(row["cpu"])]
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def show(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """One table; every column but the first is flush right."""
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+    except ImportError:
+        print(plain_table(title, head, lines))
+        return
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for position, name in enumerate(head):
+        table.add_column(name, justify="right" if position else "left", no_wrap=position > 0, overflow="fold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    Console(width=None if sys.stdout.isatty() else PAGE_WIDTH, highlight=False).print(table)
+
+
+def plain_table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    columns = list(zip(head, *lines))
+    widths = [max(map(len, column)) for column in columns]
+
+    def padded(line: Sequence[str]) -> str:
+        first, *rest = (text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths)))
+        return "  ".join([first, *rest]).rstrip()
+
+    return "\n".join([title, padded(head), "  ".join("-" * w for w in widths), *map(padded, lines), ""])

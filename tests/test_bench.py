@@ -1,0 +1,209 @@
+"""The benchmark harness: its cases are what they say, wrong results are caught, and a run prints and saves."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import einjit
+from bench import chart, cli, machine, measure, peers, report
+from bench.cases import Case, reference
+from bench.suites import SUITES
+from tests.subprocesses import run_python
+
+MATMUL = Case("matmul", "ij,jk->ik", {"i": 5, "j": 7, "k": 6}, "float32", "test")
+PEAKS = machine.Peaks(1, {"float32": 2e9, "float64": 1e9}, triad=1e9, read=2e9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
+def test_cases_are_valid(suite, dtype):
+    cases = suite.cases(dtype)
+    assert len({case.name for case in cases}) == len(cases) > 0
+    for case in cases:
+        assert case.sizes.keys() == set("".join(case.terms)) >= set(case.output)
+        assert not case.twin or case.twin in {other.name for other in cases}
+        small = case.shrunk(3)
+        result = np.einsum(small.equation, *small.operands())
+        assert result.shape == small.shape(small.output) and result.dtype == dtype
+        assert reference(small, small.operands()).error(result) <= 1
+
+
+def test_tccg_is_whole():
+    official = {dtype: {case.name: case for case in SUITES["tccg"].cases(dtype, "200MB")} for dtype in ("float32", "float64")}
+    for dtype, cases in official.items():
+        assert len(SUITES["tccg"].cases(dtype, "16MB")) == 48
+        assert len(cases) == 24
+    # As published: the first by its sizes, the whole set by its work.
+    assert official["float32"]["01 abc-bda-dc"].sizes == {"a": 384, "b": 384, "c": 24, "d": 384}
+    assert round(sum(case.flops for case in official["float32"].values()) / 1e10) == 391
+    assert round(sum(case.flops for case in official["float64"].values()) / 1e10) == 122
+
+
+def test_random_contractions_have_the_work_that_they_are_named_after_and_never_change():
+    cases = [case for case in SUITES["random"].cases("float64") if case.twin]
+    by_name = {case.name: case for case in SUITES["random"].cases("float64")}
+    assert cases == [case for case in SUITES["random"].cases("float64") if case.twin]
+    assert max(abs(case.flops / by_name[case.twin].flops - 1) for case in cases) < 0.5
+    assert {len(term) for case in cases for term in case.terms} >= {2, 3, 4, 5}
+
+
+def test_work_and_traffic_of_a_case():
+    assert MATMUL.flops == 2 * 5 * 6 * 7
+    assert MATMUL.bytes == 4 * (35 + 42 + 30)
+    assert replace(MATMUL, dtype="complex64").flops == 8 * 5 * 6 * 7
+    assert replace(MATMUL, equation="ij->i").flops == 35
+    assert replace(MATMUL, equation="ij,ij->ij").flops == 35
+    chain = Case("", "ij,jk,kl->il", dict.fromkeys("ijkl", 10), "float32", "")
+    assert chain.flops == 2 * 2 * 10**3
+    diagonal = Case("", "ii->i", {"i": 10}, "float64", "")
+    assert diagonal.bytes == 8 * 20
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "int32"])
+@pytest.mark.parametrize("extent", [20, 700])  # the larger one is checked on a sample
+def test_a_wrong_corner_is_caught(dtype, extent):
+    case = Case("", "ij,jk->ik", {"i": 80, "j": extent, "k": 90 * extent // 20}, dtype, "")
+    operands = case.operands()
+    expected = reference(case, operands)
+    result = np.einsum(case.equation, *operands, optimize=True)
+    assert expected.values.size < result.size or extent == 20
+    assert expected.error(result) <= 1
+    for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        wrong = result.copy()
+        wrong[corner] += wrong.dtype.type(1)
+        assert expected.error(wrong) > 1
+    if wrong.dtype.kind == "f":
+        wrong[-1, -1] = np.nan
+        assert expected.error(wrong) == np.inf
+
+
+class Faulty(peers.NumPy):
+    name = "faulty"
+
+    def prepare(self, case, operands, out):
+        return lambda: np.einsum(case.equation, *operands) + 1
+
+
+def test_a_peer_that_is_wrong_or_refuses_is_reported_and_is_never_the_best():
+    found = {"numpy": peers.NumPy(1), "np.einsum": peers.NumPyPlain(1), "faulty": Faulty(1)}
+    row = report.timed_row(measure.time_case(MATMUL, found, 0.001), PEAKS)
+    assert row["wrong"].keys() == {"faulty"} and row["refused"] == {}
+    assert report.best_ratio(row, "numpy")[0] == "np.einsum"
+    huge = Case("", "ij,jk,kl->il", dict.fromkeys("ijkl", 2000), "float32", "")
+    with pytest.raises(peers.TooSlow, match="1.6e[+]13 points over 3 operands"):
+        found["np.einsum"].prepare(huge, huge.operands(), None)
+
+
+def test_a_case_with_an_out_writes_there():
+    case = Case("", "ij->ji", {"i": 4, "j": 6}, "float64", "", out=True)
+    operands, out = case.operands(), case.new_output()
+    with einjit.options(threads=1):  # the peer's own options end with this block
+        for name in ("numpy", "opt_einsum", "einjit", "einjit.compile"):
+            out[...] = 0
+            peers.PEERS[name](1).prepare(case, operands, out)()
+            np.testing.assert_array_equal(out, operands[0].T)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_peak_loop_does_the_multiply_adds_it_counts(dtype):
+    engine, loop = machine._compile_fma(dtype, 2, 3)
+    numbers = np.full(4, 0.5, dtype)
+    loop(2, numbers.ctypes.data_as(ctypes.c_void_p))
+    # Three chains start at x/2, x/3, x/4 and run a = a x + x twice.
+    chains = [((0.5 / n) * 0.5 + 0.5) * 0.5 + 0.5 for n in (2, 3, 4)]
+    np.testing.assert_allclose(numbers, [0.5, 0.5, sum(chains), sum(chains)], rtol=1e-6)
+    del engine
+
+
+def test_a_case_is_rated_by_what_bounds_it():
+    assert PEAKS.limit(2 * 10**9, 10**8, 0.5, "float32") == ("FMA", 1.0)
+    assert PEAKS.limit(10**8, 10**9, 0.5, "float64") == ("triad", 1.0)
+    assert PEAKS.limit(10**8, 10**9, 0.01, "float64") == ("read", 0.5)
+    assert PEAKS.limit(2 * 10**9, 10**8, 0.5, "complex64") == ("FMA", 1.0)
+    assert PEAKS.limit(2 * 10**9, 10**9, 0.5, "int32") == ("triad", 1.0)  # no peak was measured
+
+
+ROWS = [
+    {"name": name, "equation": "ij,jk->ik", "sizes": {}, "dtype": "float32", "family": "matmul", "out": False, "twin": "",
+     "flops": 10**9, "bytes": 10**6, "limit": "FMA", "least": 0.25, "seconds": {"einjit": 0.5, "numpy": other, "torch": 4.0},
+     "refused": {"jax": "TypeError: no"}, "wrong": {}, "strided": ["torch"]}
+    for name, other in (("first", 0.5), ("second", 2.0))
+]
+RESULT = report.Result(
+    "square", "rate", "2026-01-02T03:04:05Z", "einjit", {"threads": 1},
+    {"cpu": "some CPU", "llvm_cpu": "znver9", "commit": "abc", "python": "3.14", "versions": {}, "blas": []},
+    {"flops": {"float32": 4e9}, "triad": 1e9, "read": 1e9}, {"pytblis": "No module named 'pytblis'"}, ROWS)
+
+
+def test_a_report_shows_ratios_means_and_what_went_wrong(capsys, monkeypatch):
+    monkeypatch.setattr(report, "show", lambda *table: print(report.plain_table(*table)))
+    report.print_result(RESULT)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["first", "500", "ms", "2.0", "GF/s", "0.50", "FMA", "1.00", "8.00°", "1.00", "numpy"] in lines
+    assert ["matmul", "2", "0.50", "2.00", "1.00", "first", "2.00", "8.00"] in lines
+    assert "left out: pytblis (No module named 'pytblis')".split() in lines
+    assert "refused: jax on first, second: TypeError: no".split() in lines
+
+
+def test_a_saved_result_reads_back(tmp_path):
+    path = RESULT.save(tmp_path)
+    assert path.name == "square-2026-01-02T030405Z-znver9.json"
+    assert report.read(path) == RESULT
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="holds no result"):
+        report.read(path)
+
+
+def test_report_refuses_what_it_cannot_read(tmp_path, capsys):
+    assert cli.main(["report", str(tmp_path / "none.json")]) == 2
+    assert "none.json" in capsys.readouterr().err
+
+
+def test_a_chart_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    assert chart.draw([RESULT], tmp_path / "chart.svg")
+    assert "numpy" in (tmp_path / "chart.svg").read_text()
+    assert not chart.draw([replace(RESULT, rows=[])], tmp_path / "none.svg")
+
+
+def test_the_libraries_find_a_clean_environment(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
+    wanted = cli.environment(2)
+    assert "OPENBLAS_CORETYPE" not in wanted and "OPENBLAS_L2_SIZE" not in wanted
+    assert wanted["OMP_NUM_THREADS"] == wanted["EINJIT_THREADS"] == "2"
+
+
+def test_a_run_with_numpy_as_the_subject():
+    done = run_python("-m", "bench", "small", "--subject", "numpy", "--peers", "c_einsum", "--dtype", "f32", "--filter",
+                      "^matmul$", "--shrink", "4", "--repeat-time", "0.001", OPENBLAS_CORETYPE="Haswell")
+    assert done.returncode == 0, done.stderr
+    assert "small float32: geometric means" in done.stdout
+    assert re.search(r"ij,jk->ik 64x64x64 cut to 4 +[\d.]+ [nµ]s ", done.stdout)
+    assert "WRONG" not in done.stdout
+
+
+@pytest.mark.parametrize("arguments, word", [(["nosuch"], "nosuch"), (["square", "--peers", "nosuch"], "nosuch"),
+                                             (["square", "--filter", "("], "regular expression"),
+                                             (["square", "--threads", "0"], "1 or more")])
+def test_wrong_usage_says_so(arguments, word, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert word in capsys.readouterr().err
+
+
+def test_list_names_every_suite(capsys):
+    assert cli.main(["--list"]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {*SUITES, "latency", "all"}
+
+
+def test_tccg_json_holds_only_what_is_used():
+    keys = {key for entry in json.loads((cli.ROOT / "bench" / "tccg.json").read_text()) for key in entry}
+    assert keys == {"name", "columns", "equation", "group", "in_24", "sizes"}
