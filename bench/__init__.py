@@ -1,4 +1,4 @@
-"""The benchmarks of einjit, side by side with other libraries: `python -m bench SUITE`. See bench/README.md."""
+"""einjit side by side with other libraries: `python -m bench SUITE`. See bench/README.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of results: for each suite and dtype, how many times faster the subject is than each peer, case by case."""
+"""A picture of results: how many times faster the subject is than each peer, case by case."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from .report import Result, best_ratio, geometric_mean, groups, peer_names, ratios
 
-COLOURS = {"numpy": "#4c72b0", "np.einsum": "#8fb0dd", "c_einsum": "#8fb0dd", "opt_einsum": "#8172b3", "torch": "#dd8452",
-           "jax": "#55a868", "pytblis": "#937860", "einjit": "#c44e52", "einjit.compile": "#c44e52"}
+COLOURS = {"numpy": "#4c72b0", "np.einsum": "#8fb0dd", "c_einsum": "#8fb0dd", "opt_einsum": "#8172b3",
+           "torch": "#dd8452", "jax": "#55a868", "pytblis": "#937860", "einjit": "#c44e52",
+           "einjit.compile": "#c44e52"}
 
 
 LONGEST_NAME = 36
@@ -42,19 +43,22 @@ def draw(results: Sequence[Result], path: Path) -> bool:
 
 def _panel(axis, title: str, subject: str, rows: Sequence[dict]) -> None:
     """Cases from left to right in the order of the best peer's ratio; below 1 that peer is faster."""
-    rows = sorted((row for row in rows if best_ratio(row, subject)), key=lambda row: best_ratio(row, subject)[1])
-    best = [best_ratio(row, subject)[1] for row in rows]
+    pairs = [(found[1], row) for row in rows if (found := best_ratio(row, subject))]
+    pairs.sort(key=lambda pair: pair[0])
+    best, rows = [ratio for ratio, _ in pairs], [row for _, row in pairs]
+    bars = [ratio - 1 for ratio in best]
     places = range(len(rows))
-    axis.bar(places, [value - 1 for value in best], bottom=1, width=0.8, color="#dddddd", label="best peer", zorder=1)
+    axis.bar(places, bars, bottom=1, width=0.8, color="#dddddd", label="best peer", zorder=1)
     for name in peer_names(rows, subject):
-        found = [(x, ratios(row, subject)[name]) for x, row in zip(places, rows) if name in ratios(row, subject)]
-        axis.scatter(*zip(*found), s=22, color=COLOURS.get(name, "#333333"), label=name, zorder=3, linewidths=0)
+        found = [(x, each[name]) for x, row in zip(places, rows) if name in (each := ratios(row, subject))]
+        colour = COLOURS.get(name, "#333333")
+        axis.scatter(*zip(*found), s=22, color=colour, label=name, zorder=3, linewidths=0)
     axis.axhline(1, color="black", linewidth=0.8, zorder=2)
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
     axis.set_ylabel(f"time / time of {subject}")
-    axis.set_title(f"{title}: best peer / {subject} {geometric_mean(best):.2f} in geometric mean, at least {min(best):.2f}",
-                   loc="left", fontsize=10)
+    figures = f"{geometric_mean(best):.2f} in geometric mean, at least {min(best):.2f}"
+    axis.set_title(f"{title}: best peer / {subject} {figures}", loc="left", fontsize=10)
     axis.set_xticks(list(places), [shortened(row["name"]) for row in rows], rotation=90, fontsize=6)
     axis.margins(x=0.01)
     axis.grid(axis="y", color="#eeeeee")

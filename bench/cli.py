@@ -17,8 +17,8 @@ RESULTS = Path(__file__).parent / "results"
 
 # These make OpenBLAS pretend to be on another processor.
 HARMFUL = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "TBLIS_NUM_THREADS",
-                    "NUMEXPR_NUM_THREADS", "NPROC", "EINJIT_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+                    "TBLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NPROC", "EINJIT_THREADS")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,20 +48,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Time einjit beside other libraries. See bench/README.md.")
     known = (*SUITES, "latency", "all")
-    parser.add_argument("suites", nargs="*", metavar="SUITE",
-                        help=f"{', '.join(known)}; or: report FILE..., which prints saved results")
-    parser.add_argument("--list", action="store_true", help="say what the suites are, and stop")
-    parser.add_argument("--dtype", action="append", choices=DTYPES, help="again for more; default f32 and f64")
-    parser.add_argument("--subject", default="einjit", choices=PEERS, help="whom the others are compared with")
-    parser.add_argument("--peers", help=f"comma-separated, of {', '.join(PEERS)}; default: the suite's own list")
-    parser.add_argument("--threads", type=positive, default=1, help="of every library; 1 also pins the process to a core")
-    parser.add_argument("--size", choices=TCCG_SIZES, default=TCCG_SIZES[0], help="of TCCG's largest tensor")
-    parser.add_argument("--filter", type=regex, metavar="RE", help="only cases whose name, family or equation matches")
-    parser.add_argument("--repeat-time", type=float, default=0.3, metavar="S", help="seconds for each peer on each case")
-    parser.add_argument("--shrink", type=positive, metavar="N", help="no extent above N: a quick look, not a result")
-    parser.add_argument("--cold", action="store_true", help="empty the caches before every call")
-    parser.add_argument("--save", action="store_true", help="write bench/results/SUITE-DATE-CPU.json")
-    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw a chart, .png or .svg")
+    add = parser.add_argument
+    add("suites", nargs="*", metavar="SUITE",
+        help=f"{', '.join(known)}; or: report FILE..., which prints saved results")
+    add("--list", action="store_true", help="say what the suites are, and stop")
+    add("--dtype", action="append", choices=DTYPES, help="again for more; default f32 and f64")
+    add("--subject", default="einjit", choices=PEERS, help="whom the others are compared with")
+    add("--peers", help=f"comma-separated, of {', '.join(PEERS)}; default: the suite's own list")
+    add("--threads", type=positive, default=1, help="of every library; 1 also pins the process to a core")
+    add("--size", choices=TCCG_SIZES, default=TCCG_SIZES[0], help="of TCCG's largest tensor")
+    add("--filter", type=regex, metavar="RE", help="only cases whose name, family or equation matches")
+    add("--repeat-time", type=float, default=0.3, metavar="S", help="seconds for each peer on each case")
+    add("--shrink", type=positive, metavar="N", help="no extent above N: a quick look, not a result")
+    add("--cold", action="store_true", help="empty the caches before every call")
+    add("--save", action="store_true", help="write bench/results/SUITE-DATE-CPU.json")
+    add("--chart", type=Path, metavar="FILE", help="draw a chart, .png or .svg")
     arguments = parser.parse_args(argv)
     if arguments.suites[:1] != ["report"]:
         for name in arguments.suites:
@@ -130,7 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.save:
             print(f"saved: {result.save(RESULTS)}")
         results.append(result)
-        sound &= all(result.subject not in (*row["wrong"], *row["refused"]) for row in result.rows if "wrong" in row)
+        failed = [{*row.get("wrong", ()), *row.get("refused", ())} for row in result.rows]
+        sound &= not any(result.subject in names for names in failed)
     if arguments.chart:
         chart(results, arguments.chart)
     return 0 if sound else 1
@@ -148,8 +150,8 @@ def run_suite(suite, arguments: argparse.Namespace):
     if arguments.subject in absent:
         raise SystemExit(f"the subject {arguments.subject} is not here: {absent[arguments.subject]}")
     peaks = measure_peaks(arguments.threads)
-    cases = [case for dtype in arguments.dtype or ("f32", "f64") for case in suite.cases(DTYPES[dtype], arguments.size)
-             if chosen(case, arguments.filter)]
+    cases = [case for dtype in arguments.dtype or ("f32", "f64")
+             for case in suite.cases(DTYPES[dtype], arguments.size) if chosen(case, arguments.filter)]
     rows = []
     for number, case in enumerate(cases, 1):
         note(f"{suite.name} {number}/{len(cases)} {case.dtype} {case.name}")
@@ -167,7 +169,7 @@ def run_latency(arguments: argparse.Namespace):
     return result_of("latency", "latency", arguments, {}, {}, rows)
 
 
-def result_of(suite: str, unit: str, arguments: argparse.Namespace, peaks: dict, absent: dict, rows: list[dict]):
+def result_of(suite: str, unit: str, arguments: argparse.Namespace, peaks: dict, absent: dict, rows: list):
     from .machine import describe
     from .report import Result
 

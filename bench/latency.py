@@ -35,6 +35,7 @@ import numpy as np, einjit
 a = np.ones((512, 512), np.float32)
 assert einjit.einsum("ij,jk->ik", a, a)[0, 0] == 512
 """
+NUMPY_RESULT = FIRST_RESULT.replace("einjit.einsum", "np.einsum").replace(", einjit", "")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Figure:
 
 def measure(repeats: int = 5) -> list[Figure]:
     """All figures, each the least of `repeats` runs (of two, where a run takes seconds)."""
-    return [*_compiling(min(repeats, 2)), *_starting(min(repeats, 3)), *_importing(repeats), *_tccg(min(repeats, 2))]
+    few = min(repeats, 2)
+    return [*_compiling(few), *_starting(min(repeats, 3)), *_importing(repeats), *_tccg(few)]
 
 
 # -- figures ---------------------------------------------------------------------------------------------
@@ -71,8 +73,7 @@ def _starting(repeats: int) -> list[Figure]:
         with tempfile.TemporaryDirectory(prefix="einjit-bench-") as cache:
             cold.append(_process("first result in a fresh process, empty cache", FIRST_RESULT, cache))
             warm.append(_process("first result in a fresh process, warm cache", FIRST_RESULT, cache))
-            numpy.append(_process("the same with np.einsum alone", FIRST_RESULT.replace("einjit.einsum", "np.einsum")
-                                  .replace(", einjit", ""), cache))
+            numpy.append(_process("the same with np.einsum alone", NUMPY_RESULT, cache))
     return [_quickest(cold), _quickest(warm), _quickest(numpy)]
 
 
@@ -150,7 +151,7 @@ def _warm_up() -> None:
     """Import Numba and have it compile something that shares no code with what is timed."""
     import einjit
 
-    with tempfile.TemporaryDirectory(prefix="einjit-bench-") as elsewhere, einjit.options(cache_dir=elsewhere):
+    with einjit.options(disk_cache=False):
         einjit.compile("i,i->i", (1000,), (1000,), dtype="int32")
 
 

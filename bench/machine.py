@@ -28,8 +28,8 @@ WRITES_LITTLE = 0.1  # below this share of writes, reading is what limits
 
 @dataclass(frozen=True)
 class Peaks:
-    """Of `threads` cores together: flops a second by dtype; bytes a second of `a = b + s c` (three arrays, counted as
-    STREAM counts) and of a sum."""
+    """Of `threads` cores together: flops a second by dtype; bytes a second of `a = b + 3 c` (three arrays, as
+    STREAM counts them) and of a sum."""
 
     threads: int
     flops: dict[str, float]
@@ -37,7 +37,7 @@ class Peaks:
     read: float
 
     def limit(self, flops: int, moved: int, writes: float, dtype: str) -> tuple[str, float]:
-        """What bounds such a case on this machine, "FMA", "triad" or "read", and the seconds it takes at least."""
+        """What bounds such a case here, "FMA", "triad" or "read", and the seconds it takes at least."""
         kind, bandwidth = ("read", self.read) if writes < WRITES_LITTLE else ("triad", self.triad)
         peak = self.flops.get(FLOATS.get(dtype, dtype))
         arithmetic, memory = flops / peak if peak else 0.0, moved / bandwidth
@@ -51,7 +51,7 @@ def measure_peaks(threads: int = 1) -> Peaks:
 # -- multiply-adds ---------------------------------------------------------------------------------------
 
 def fma_peak(dtype: str, threads: int) -> float:
-    """Flops a second of independent vector multiply-adds in registers: the best width and number of accumulators."""
+    """Flops a second of vector multiply-adds in registers: the best width and number of accumulators."""
     best = 0.0
     for bits in vector_widths():
         lanes = bits // (np.dtype(dtype).itemsize * 8)
@@ -68,18 +68,20 @@ def vector_widths() -> list[int]:
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features()
-    return [bits for bits, name in ((512, "avx512f"), (256, "avx2"), (128, "sse2"), (128, "neon")) if features.get(name)] or [128]
+    known = {"avx512f": 512, "avx2": 256, "sse2": 128, "neon": 128}
+    return [bits for name, bits in known.items() if features.get(name)] or [128]
 
 
 def fma_source(dtype: str, lanes: int, accumulators: int) -> str:
-    """LLVM IR of `for i in range(n): acc0 = fma(acc0, x, x); acc1 = ...`: reads x, then stores the sum behind it."""
+    """LLVM IR of `for i in range(n): a0 = fma(a0, x, x); a1 = ...`: reads x, stores the sum behind it."""
     vector = f"<{lanes} x {LLVM_NAMES[dtype]}>"
     name = f"llvm.fma.v{lanes}f{np.dtype(dtype).itemsize * 8}"
     each = range(accumulators)
     # Each starts elsewhere, or the chains would be one and the same.
     starts = "\n".join(f"  %y{i} = fmul {vector} %x, {_splat(dtype, lanes, 1.0 / (i + 2))}" for i in each)
     phis = "\n".join(f"  %a{i} = phi {vector} [ %y{i}, %entry ], [ %b{i}, %loop ]" for i in each)
-    fmas = "\n".join(f"  %b{i} = call {vector} @{name}({vector} %a{i}, {vector} %x, {vector} %x)" for i in each)
+    factors = f"{vector} %x, {vector} %x"
+    fmas = "\n".join(f"  %b{i} = call {vector} @{name}({vector} %a{i}, {factors})" for i in each)
     sums = "\n".join(f"  %s{i + 1} = fadd {vector} %s{i}, %b{i}" for i in each)
     return f"""
 declare {vector} @{name}({vector}, {vector}, {vector})
@@ -122,7 +124,8 @@ def _compile_fma(dtype: str, lanes: int, accumulators: int):
     module = llvm.parse_assembly(fma_source(dtype, lanes, accumulators))
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    return engine, ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)(engine.get_function_address("loop"))
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_void_p)
+    return engine, prototype(engine.get_function_address("loop"))
 
 
 # -- bandwidth -------------------------------------------------------------------------------------------
@@ -158,7 +161,7 @@ def last_cache() -> int:
 
 
 def _best_time(calls: list[Callable[[], object]]) -> float:
-    """The shortest time in which all calls, each in a thread of its own, were done; tried for PEAK_SECONDS."""
+    """The shortest time for all calls, each in a thread of its own; tried for PEAK_SECONDS."""
     best, stop = float("inf"), time.perf_counter() + PEAK_SECONDS
     while time.perf_counter() < stop or best == float("inf"):
         barrier = threading.Barrier(len(calls))
@@ -213,7 +216,8 @@ def _cpu_model() -> str:
         return platform.processor()
     fields = dict(part.split(":", 1) for part in text.splitlines() if ":" in part)
     fields = {name.strip(): value.strip() for name, value in fields.items()}
-    return f"{fields.get('model name', platform.machine())} (family {fields.get('cpu family')}, model {fields.get('model')})"
+    name = fields.get("model name", platform.machine())
+    return f"{name} (family {fields.get('cpu family')}, model {fields.get('model')})"
 
 
 def _versions() -> dict[str, str]:

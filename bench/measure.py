@@ -1,7 +1,7 @@
-"""Timing, in turn: each peer runs for a few milliseconds, then the next, round after round; the fastest call counts.
+"""Timing, in turn: each peer runs for a few milliseconds, then the next, round after round; the fastest call
+counts. What disturbs the machine for a while so disturbs every peer.
 
-What disturbs the machine for a while so disturbs every peer. Before anything is timed, each peer's result is compared
-with a reference in double precision.
+Before anything is timed, each peer's result is compared with a reference in double precision.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ COLD_BYTES = 128 * 2**20
 
 @dataclass(frozen=True)
 class Row:
-    """One case, timed. `seconds` of each peer that computed it; `refused` says why a peer did not, `wrong` by how
-    many tolerances it was off; `strided` names peers whose result was no C-contiguous array."""
+    """One case, timed. `seconds` of each peer that computed it; `refused` says why a peer did not, `wrong` by
+    how many tolerances it was off; `strided` names peers whose result was no C-contiguous array."""
 
     case: Case
     seconds: dict[str, float] = field(default_factory=dict)
@@ -47,7 +47,8 @@ class Runner:
     finished: bool = False
 
 
-def time_case(case: Case, peers: Mapping[str, Peer], seconds: float, threads: int = 1, cold: bool = False) -> Row:
+def time_case(case: Case, peers: Mapping[str, Peer], seconds: float, threads: int = 1,
+              cold: bool = False) -> Row:
     """Check and time every peer on `case`, for `seconds` each."""
     operands = case.operands()
     out = case.new_output() if case.out else None

@@ -1,7 +1,8 @@
 """The libraries that are timed: each turns a case into a call that computes it.
 
-A call returns a new result as that library makes it (which may be a transposed view of it), except where the case has
-an `out`. There it must write into that array; a library that cannot is asked for a new result laid out in order.
+A call returns a new result as that library makes it (which may be a transposed view of it), except where the
+case has an `out`. There it must write into that array; a library that cannot is asked for a new result laid
+out in order.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def refuse_long_loops(case: Case, optimize: bool) -> None:
 
     It does so with `optimize=True` too, where a pairwise order needs a larger intermediate than NumPy allows.
     """
-    path = np.einsum_path(case.equation, *(np.broadcast_to(0, shape) for shape in case.shapes), optimize=optimize)[0]
+    stand_ins = (np.broadcast_to(0, shape) for shape in case.shapes)
+    path = np.einsum_path(case.equation, *stand_ins, optimize=optimize)[0]
     terms = list(case.terms)
     for step in path[1:]:
         taken = [terms.pop(i) for i in sorted(step, reverse=True)]

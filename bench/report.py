@@ -19,8 +19,8 @@ PAGE_WIDTH = 160  # where the output is not a terminal
 class Result:
     """A run of one suite, in the form that is saved.
 
-    `rows`: of a timed suite, a dict for each case (`timed_row`); of latency, a dict for each figure: name, seconds,
-    cpu. `unit` is the suite's; "latency" for the latter. `absent`: peers that were left out, and why.
+    `rows`: of a timed suite, a dict for each case (`timed_row`); of latency, a dict for each figure: name,
+    seconds, cpu. `unit` is the suite's; "latency" for the latter. `absent`: peers that are not here, and why.
     """
 
     suite: str
@@ -59,9 +59,9 @@ def timed_row(row: Row, peaks: Peaks) -> dict[str, object]:
     case = row.case
     limit, least = peaks.limit(case.flops, case.bytes, case.writes, case.dtype)
     return {"name": case.name, "equation": case.equation, "sizes": dict(case.sizes), "dtype": case.dtype,
-            "family": case.family, "out": case.out, "twin": case.twin, "flops": case.flops, "bytes": case.bytes,
-            "limit": limit, "least": least, "seconds": row.seconds, "refused": row.refused, "wrong": row.wrong,
-            "strided": row.strided}
+            "family": case.family, "out": case.out, "twin": case.twin, "flops": case.flops,
+            "bytes": case.bytes, "limit": limit, "least": least, "seconds": row.seconds,
+            "refused": row.refused, "wrong": row.wrong, "strided": row.strided}
 
 
 # -- figures ---------------------------------------------------------------------------------------------
@@ -103,10 +103,11 @@ def print_result(result: Result) -> None:
     for dtype, rows in groups(result.rows, lambda row: row["dtype"]).items():
         title = f"{result.suite} {dtype}"
         if result.unit == "time":
-            show(title, ("case", *head), [[row["name"], *(duration(row["seconds"].get(n)) for n in head)] for row in rows])
+            show(title, ("case", *head), [time_line(row, head) for row in rows])
         else:
-            show(f"{title}: time / time of {result.subject}", ("case", result.subject, "rate", "share", *names, "best peer"),
-                 [rate_line(row, result.subject, names) for row in rows])
+            columns = ("case", result.subject, "rate", "share", *names, "best peer")
+            lines = [rate_line(row, result.subject, names) for row in rows]
+            show(f"{title}: time / time of {result.subject}", columns, lines)
             summary(title, rows, result.subject, names)
     problems(result.rows)
 
@@ -114,25 +115,33 @@ def print_result(result: Result) -> None:
 def print_machine(result: Result) -> None:
     machine, peaks = result.machine, result.peaks
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    print(f"{machine['cpu']}, {result.options.get('threads', 1)} thread(s), commit {machine['commit']}, {result.date}")
+    threads = result.options.get("threads", 1)
+    print(f"{machine['cpu']}, {threads} thread(s), commit {machine['commit']}, {result.date}")
     print(f"Python {machine['python']}, {versions}")
     print(f"BLAS: {'; '.join(machine['blas'])}")
     if peaks:
         flops = ", ".join(f"{dtype} {peak / 1e9:.1f} GF/s" for dtype, peak in peaks["flops"].items())
-        print(f"measured: {flops}; triad {peaks['triad'] / 1e9:.1f} GB/s, read {peaks['read'] / 1e9:.1f} GB/s")
+        triad, read_only = peaks["triad"] / 1e9, peaks["read"] / 1e9
+        print(f"measured: {flops}; triad {triad:.1f} GB/s, read {read_only:.1f} GB/s")
     for name, reason in result.absent.items():
         print(f"left out: {name} ({reason})")
 
 
 def peer_names(rows: Sequence[dict], subject: str) -> list[str]:
-    return [name for name in dict.fromkeys(name for row in rows for name in row["seconds"]) if name != subject]
+    names = dict.fromkeys(name for row in rows for name in row["seconds"])
+    return [name for name in names if name != subject]
+
+
+def time_line(row: dict, names: Sequence[str]) -> list[str]:
+    return [row["name"], *(mark(row, name, duration(row["seconds"].get(name))) for name in names)]
 
 
 def rate_line(row: dict, subject: str, names: Sequence[str]) -> list[str]:
     own = row["seconds"].get(subject)
     found = ratios(row, subject)
     best = best_ratio(row, subject)
-    return [row["name"], duration(own), rate(row, own), f"{row['least'] / own:.2f} {row['limit']}" if own else "",
+    share = f"{row['least'] / own:.2f} {row['limit']}" if own else ""
+    return [row["name"], mark(row, subject, duration(own)), rate(row, own), share,
             *(mark(row, name, f"{found[name]:.2f}" if name in found else "-") for name in names),
             f"{best[1]:.2f} {best[0]}" if best else ""]
 
@@ -157,9 +166,9 @@ def summary(title: str, rows: Sequence[dict], subject: str, names: Sequence[str]
     if len(families) > 1:
         lines.append(summary_line("all", rows, subject, names))
     show(f"{title}: geometric means", ("family", "cases", "share", "best peer", "least", "at", *names), lines)
-    by_name = {row["name"]: row for row in rows}
-    against = [speed(row, subject) / speed(by_name[row["twin"]], subject) for row in rows
-               if row["twin"] in by_name and subject in row["seconds"] and subject in by_name[row["twin"]]["seconds"]]
+    timed = {row["name"]: row for row in rows if subject in row["seconds"]}
+    speeds = {name: row["flops"] / row["seconds"][subject] for name, row in timed.items()}
+    against = [speeds[name] / speeds[row["twin"]] for name, row in timed.items() if row["twin"] in speeds]
     if against:
         print(f"rate of {subject} over its rate on the matrix product of equal m, n, k: "
               f"geometric mean {geometric_mean(against):.2f}, least {min(against):.2f}\n")
@@ -168,14 +177,12 @@ def summary(title: str, rows: Sequence[dict], subject: str, names: Sequence[str]
 def summary_line(family: str, rows: Sequence[dict], subject: str, names: Sequence[str]) -> list[str]:
     best = [(found[1], row["name"]) for row in rows if (found := best_ratio(row, subject))]
     shares = [row["least"] / row["seconds"][subject] for row in rows if subject in row["seconds"]]
-    each = ([r[name] for row in rows if name in (r := ratios(row, subject)) and name not in row["wrong"]] for name in names)
+    found = [(ratios(row, subject), row["wrong"]) for row in rows]
+    each = [[ratio[name] for ratio, wrong in found if name in ratio and name not in wrong] for name in names]
     least, at = min(best, default=(float("nan"), ""))
-    return [family, str(len(rows)), f"{geometric_mean(shares):.2f}", f"{geometric_mean(b for b, _ in best):.2f}",
-            f"{least:.2f}", at, *(f"{geometric_mean(values):.2f}" if values else "-" for values in each)]
-
-
-def speed(row: dict, subject: str) -> float:
-    return row["flops"] / row["seconds"][subject]
+    mean = geometric_mean(ratio for ratio, _ in best)
+    return [family, str(len(rows)), f"{geometric_mean(shares):.2f}", f"{mean:.2f}", f"{least:.2f}", at,
+            *(f"{geometric_mean(values):.2f}" if values else "-" for values in each)]
 
 
 def problems(rows: Sequence[dict]) -> None:
@@ -227,7 +234,7 @@ def plain_table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]])
     widths = [max(map(len, column)) for column in columns]
 
     def padded(line: Sequence[str]) -> str:
-        first, *rest = (text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths)))
-        return "  ".join([first, *rest]).rstrip()
+        rest = (text.rjust(width) for text, width in zip(line[1:], widths[1:]))
+        return "  ".join([line[0].ljust(widths[0]), *rest]).rstrip()
 
     return "\n".join([title, padded(head), "  ".join("-" * w for w in widths), *map(padded, lines), ""])

@@ -21,8 +21,8 @@ TCCG_SIZES = ("16MB", "200MB")
 
 @dataclass(frozen=True)
 class Suite:
-    """`peers`: who is timed beside the subject unless the user says. `unit`: "rate" shows GF/s or GB/s and ratios,
-    "time" shows everyone's time. `cold`: the caches are emptied before every call."""
+    """`peers`: who is timed beside the subject unless the user says. `unit`: "rate" shows GF/s or GB/s and
+    ratios, "time" shows everyone's time. `cold`: the caches are emptied before every call."""
 
     name: str
     about: str
@@ -41,7 +41,8 @@ def _case(family: str, equation: str, extents: Sequence[int], dtype: str, out: b
     """`extents` belong to the labels in order of appearance."""
     labels = list(dict.fromkeys(c for c in equation if c.isalpha()))
     sizes = dict(zip(labels, extents, strict=True))
-    return Case(name or f"{equation} {'x'.join(map(str, extents))}", equation, sizes, dtype, family, out, twin)
+    name = name or f"{equation} {'x'.join(map(str, extents))}"
+    return Case(name, equation, sizes, dtype, family, out, twin)
 
 
 # -- matrix products -------------------------------------------------------------------------------------
@@ -99,7 +100,7 @@ def random(dtype: str, size: str) -> Iterable[Case]:
     rng = np.random.default_rng(1607)
     for n in (50, 100, 200, 400, 700, 1000):
         twin = f"matmul {n}"
-        yield _case(f"{n}", "ij,jk->ik", (n, n, n), dtype, name=twin)
+        yield _case("matmul", "ij,jk->ik", (n, n, n), dtype, name=twin)
         for number in range(6):
             yield replace(_random_contraction(rng, n, dtype), name=f"{n} #{number}", twin=twin)
 
@@ -158,24 +159,31 @@ def nary(dtype: str, size: str) -> Iterable[Case]:
 
 # -- bound by memory -------------------------------------------------------------------------------------
 
-SIDES = {2: (4000, 4000), 3: (256, 250, 256), 4: (64, 62, 62, 64), 5: (28, 28, 28, 27, 28), 6: (16, 15, 16, 17, 16, 16)}
+# About 16 million elements each.
+SIDES = {2: (4000, 4000), 3: (256, 250, 256), 4: (64, 62, 62, 64), 5: (28, 28, 28, 27, 28),
+         6: (16, 15, 16, 17, 16, 16)}
 TRANSPOSES = {2: ("ji",), 3: tuple("".join(p) for p in permutations("ijk"))[1:],
               4: ("lkji", "jilk", "klij", "ijlk", "ikjl"), 5: ("mlkji", "ikmjl", "jimlk"),
               6: ("nmlkji", "jilknm", "lmnijk")}
 
 
+TWO_DIMENSIONAL = {
+    "inner": ("ij,ij->", "ij,ij->i", "ij,ij->j", "ij,ji->", "ij,ij,ij->i"),
+    "bilinear": ("i,ij,j->",),
+    "matvec": ("ij,j->i", "ij,i->j"),
+    "outer": ("i,j->ij",),
+    "elementwise": ("ij,ij->ij", "ij,ij,ij->ij", "ij,i->ij", "ij,j->ij", "ij,ji->ij"),
+}
+
+
 def memory(dtype: str, size: str) -> Iterable[Case]:
     yield from _sums(dtype)
-    for family, equation, *extents in (
-        ("sum", "ij->j", 3000, 3000), ("inner", "ij,ij->", 3000, 3000),  # sizes with targets of their own
-        ("inner", "ij,ij->", 4000, 4000), ("inner", "ij,ij->i", 4000, 4000), ("inner", "ij,ij->j", 4000, 4000),
-        ("inner", "ij,ji->", 4000, 4000), ("inner", "ij,ij,ij->i", 4000, 4000), ("bilinear", "i,ij,j->", 4000, 4000),
-        ("matvec", "ij,j->i", 4000, 4000), ("matvec", "ij,i->j", 4000, 4000), ("outer", "i,j->ij", 4000, 4000),
-        ("elementwise", "ij,ij->ij", 4000, 4000), ("elementwise", "ij,ij,ij->ij", 4000, 4000),
-        ("elementwise", "ij,i->ij", 4000, 4000), ("elementwise", "ij,j->ij", 4000, 4000),
-        ("elementwise", "ij,ji->ij", 4000, 4000),
-    ):
-        yield _case(family, equation, extents, dtype)
+    # Two with targets of their own at 3000 a side.
+    yield _case("sum", "ij->j", (3000, 3000), dtype)
+    yield _case("inner", "ij,ij->", (3000, 3000), dtype)
+    for family, equations in TWO_DIMENSIONAL.items():
+        for equation in equations:
+            yield _case(family, equation, SIDES[2], dtype)
     for rank, outputs in TRANSPOSES.items():
         labels = "ijklmn"[:rank]
         for output in outputs:
@@ -205,7 +213,8 @@ SUITES = {suite.name: suite for suite in (
     Suite("tccg", "TCCG: 48 tensor contractions at 16 MB, 24 at 200 MB (--size)", tccg),
     Suite("random", "random contractions by TBLIS's method, and the matrix product of equal m, n, k", random),
     Suite("batched", "many small matrix products, dots and matvecs; attention", batched, WITH_PLAIN),
-    Suite("memory", "sums, inner and outer products, matvecs, elementwise, transposes: bound by memory", memory, WITH_PLAIN),
+    Suite("memory", "sums, inner and outer products, matvecs, elementwise, transposes", memory,
+          WITH_PLAIN),
     Suite("nary", "three to five operands: MTTKRP, Tucker, four-index, chains, tensor trains", nary),
     Suite("small", "everything 4 to 64 a side", small, WITH_PLAIN),
     Suite("overhead", "what a call costs on operands of 4 a side", overhead, OVERHEAD_PEERS, unit="time"),

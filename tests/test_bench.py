@@ -1,4 +1,4 @@
-"""The benchmark harness: its cases are what they say, wrong results are caught, and a run prints and saves."""
+"""The benchmark harness: its cases are what they say, wrong results are caught, a run prints and saves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def test_cases_are_valid(suite, dtype):
 
 
 def test_tccg_is_whole():
-    official = {dtype: {case.name: case for case in SUITES["tccg"].cases(dtype, "200MB")} for dtype in ("float32", "float64")}
+    official = {dtype: {case.name: case for case in SUITES["tccg"].cases(dtype, "200MB")}
+                for dtype in ("float32", "float64")}
     for dtype, cases in official.items():
         assert len(SUITES["tccg"].cases(dtype, "16MB")) == 48
         assert len(cases) == 24
@@ -130,8 +131,9 @@ def test_a_case_is_rated_by_what_bounds_it():
 
 
 ROWS = [
-    {"name": name, "equation": "ij,jk->ik", "sizes": {}, "dtype": "float32", "family": "matmul", "out": False, "twin": "",
-     "flops": 10**9, "bytes": 10**6, "limit": "FMA", "least": 0.25, "seconds": {"einjit": 0.5, "numpy": other, "torch": 4.0},
+    {"name": name, "equation": "ij,jk->ik", "sizes": {}, "dtype": "float32", "family": "matmul", "out": False,
+     "twin": "", "flops": 10**9, "bytes": 10**6, "limit": "FMA", "least": 0.25,
+     "seconds": {"einjit": 0.5, "numpy": other, "torch": 4.0},
      "refused": {"jax": "TypeError: no"}, "wrong": {}, "strided": ["torch"]}
     for name, other in (("first", 0.5), ("second", 2.0))
 ]
@@ -181,17 +183,19 @@ def test_the_libraries_find_a_clean_environment(monkeypatch):
 
 
 def test_a_run_with_numpy_as_the_subject():
-    done = run_python("-m", "bench", "small", "--subject", "numpy", "--peers", "c_einsum", "--dtype", "f32", "--filter",
-                      "^matmul$", "--shrink", "4", "--repeat-time", "0.001", OPENBLAS_CORETYPE="Haswell")
+    done = run_python("-m", "bench", "small", "--subject", "numpy", "--peers", "c_einsum", "--dtype", "f32",
+                      "--filter", "^matmul$", "--shrink", "4", "--repeat-time", "0.001",
+                      OPENBLAS_CORETYPE="Haswell")
     assert done.returncode == 0, done.stderr
     assert "small float32: geometric means" in done.stdout
-    assert re.search(r"ij,jk->ik 64x64x64 cut to 4 +[\d.]+ [nµ]s ", done.stdout)
+    assert re.search(r"ij,jk->ik 64x64x64 cut to 4 +[\d.]+ [nµ]s°? ", done.stdout)
     assert "WRONG" not in done.stdout
 
 
-@pytest.mark.parametrize("arguments, word", [(["nosuch"], "nosuch"), (["square", "--peers", "nosuch"], "nosuch"),
-                                             (["square", "--filter", "("], "regular expression"),
-                                             (["square", "--threads", "0"], "1 or more")])
+@pytest.mark.parametrize("arguments, word", [
+    (["nosuch"], "nosuch"), (["square", "--peers", "nosuch"], "nosuch"),
+    (["square", "--filter", "("], "regular expression"), (["square", "--threads", "0"], "1 or more"),
+])
 def test_wrong_usage_says_so(arguments, word, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
