@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--filter", type=regex, metavar="RE", help="only cases whose name, family or equation matches")
     add("--repeat-time", type=float, default=0.3, metavar="S", help="seconds for each peer on each case")
     add("--shrink", type=positive, metavar="N", help="no extent above N: a quick look, not a result")
+    add("--out", action="store_true", help="every result goes into an array in C order that exists")
     add("--cold", action="store_true", help="empty the caches before every call")
     add("--save", action="store_true", help="write bench/results/SUITE-DATE-CPU.json")
     add("--chart", type=Path, metavar="FILE", help="draw a chart, .png or .svg")
@@ -156,6 +157,7 @@ def run_suite(suite, arguments: argparse.Namespace):
     for number, case in enumerate(cases, 1):
         note(f"{suite.name} {number}/{len(cases)} {case.dtype} {case.name}")
         case = case.shrunk(arguments.shrink) if arguments.shrink else case
+        case = replace(case, out=case.out or arguments.out)
         timed = time_case(case, found, arguments.repeat_time, arguments.threads, arguments.cold or suite.cold)
         rows.append(timed_row(timed, peaks))
     note("")
@@ -174,7 +176,7 @@ def result_of(suite: str, unit: str, arguments: argparse.Namespace, peaks: dict,
     from .report import Result
 
     options = {"threads": arguments.threads, "size": arguments.size, "repeat_time": arguments.repeat_time,
-               "cold": arguments.cold, "shrink": arguments.shrink,
+               "out": arguments.out, "cold": arguments.cold, "shrink": arguments.shrink,
                "filter": arguments.filter.pattern if arguments.filter else None}
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Result(suite, unit, date, arguments.subject, options, describe(), peaks, absent, rows)

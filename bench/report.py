@@ -37,7 +37,8 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         threads = self.options.get("threads", 1)
         size = [str(self.options["size"])] if self.suite == "tccg" else []
-        parts = [self.suite, *size, *([f"{threads}threads"] if threads > 1 else []),
+        out = ["out"] if self.options.get("out") else []
+        parts = [self.suite, *size, *out, *([f"{threads}threads"] if threads > 1 else []),
                  self.date.replace(":", ""), self.machine["llvm_cpu"]]
         path = folder / f"{'-'.join(parts)}.json"
         rows = ",\n".join(json.dumps(row) for row in self.rows)
@@ -195,7 +196,7 @@ def problems(rows: Sequence[dict]) -> None:
         shown = ", ".join(entry["name"] for entry in members[:3]) + (", ..." if len(members) > 3 else "")
         print(f"refused: {name} on {shown}: {reason}")
     if any(row["strided"] for row in rows):
-        print("° the peer returned a strided view of its result; ! its result was wrong")
+        print("° the result is not in C order in memory; ! it was wrong")
 
 
 def latency_line(row: dict) -> list[str]:
