@@ -7,10 +7,13 @@ Numba's and llvmlite's, in the order in which a compile takes them; parent and c
 
 from __future__ import annotations
 
+# Hooks that run before a fork run in reverse order of registration. A compile imports Numba, which takes
+# logging's lock on the way; logging's hook takes it too. Ours must come first, so be registered later.
+import logging  # noqa: F401
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # One compile at a time. Hold it also around the first import of Numba and llvmlite.
@@ -54,3 +57,23 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def uninterrupted(function: Callable[[], object]) -> None:
+    """Call `function` where Ctrl-C cannot stop it half-way: for imports, which would stay half done.
+
+    It runs in a thread of its own; a KeyboardInterrupt reaches the waiting caller, and `function` goes on.
+    """
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            function()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work, name="einjit-import")
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]

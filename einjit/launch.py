@@ -18,6 +18,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from .contraction import Layout
+from .forksafe import compile_lock
 
 WRITEABLE = 0x0400
 STACK_WORKSPACE = 16384     # bytes that the launcher lends a kernel from its own stack
@@ -56,7 +57,9 @@ def launcher(words: np.ndarray, keep: Any):
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
     # The third argument is meant for the function's module, and takes any object.
-    return new(ctypes.addressof(_method()[0]), words, keep)
+    with compile_lock:
+        method, _ = _method()
+    return new(ctypes.addressof(method), words, keep)
 
 
 class _MethodDef(ctypes.Structure):

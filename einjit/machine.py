@@ -3,7 +3,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
+
+from .forksafe import compile_lock, uninterrupted
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,11 @@ def table_entry(row: str, name: str = "") -> Cpu:
 @lru_cache(maxsize=None)
 def detect() -> Cpu:
     """This machine: vector unit by its features, cache sizes from the system where it tells them."""
-    import llvmlite.binding as llvm
+    with compile_lock:      # neither a fork nor Ctrl-C may leave the import half done
+        uninterrupted(lambda: import_module("llvmlite.binding"))
+        import llvmlite.binding as llvm
 
-    name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
+        name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
     cpu = table_entry(_row(name, features), name)
     sizes = {level: cache for level, cache in _system_caches()}
     return Cpu(cpu.name, cpu.vector_bits, cpu.registers, cpu.fma_bits, cpu.fma_latency,

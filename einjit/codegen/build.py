@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ..forksafe import uninterrupted
 from .cpu import Source
 
 
@@ -68,6 +69,8 @@ def _optimised(source: Source):
     load the code into an engine that is never freed. Its compiler takes a library to put the code in, so we
     give it one that does nothing more.
     """
+    if not _prepare_numba.cache_info().currsize:
+        uninterrupted(_prepare_numba)
     from numba.core import compiler, types
     from numba.core.registry import cpu_target
 
@@ -78,13 +81,22 @@ def _optimised(source: Source):
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.error_model = "numpy"
     flags.nrt = False
-    context.refresh()
-    cpu_target.typing_context.refresh()
     result = compiler.compile_extra(cpu_target.typing_context, context, function, (types.int64, types.int64),
                                     types.void, flags, {}, library=library)
     module = library._final_module
     _run_passes(module)
     return module, result.fndesc.llvm_func_name
+
+
+@lru_cache(maxsize=None)
+def _prepare_numba() -> None:
+    """Import what a compilation needs, and let Numba collect its own implementations."""
+    from numba.core.registry import cpu_target
+
+    from . import memory, packing, tile  # noqa: F401
+
+    cpu_target.target_context.refresh()
+    cpu_target.typing_context.refresh()
 
 
 def _python_function(source: Source):
