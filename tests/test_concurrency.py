@@ -179,6 +179,26 @@ def test_ctrl_c_during_a_compile_leaves_everything_usable(cold_cache):
     assert int(out) >= 2  # else nothing was tested
 
 
+def test_ctrl_c_while_the_compiler_is_imported(cold_cache):
+    interrupted = 0
+    for delay in (0.1, 0.3, 0.5):
+        out = run_code(f"""
+            import os, signal, sys, threading, time, numpy as np, einjit
+            einjit.options(handover="unsupported")
+            a = np.ones((3, 4))
+            threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                einjit.einsum("ij,kj->ik", a, a)
+                time.sleep(5)  # too late: it had compiled already
+                raise SystemExit("no signal came")
+            except KeyboardInterrupt:
+                print("numba.core.typed_passes" in sys.modules)
+            assert (einjit.einsum("ij,kj->ik", a, a) == 4).all()
+        """, timeout=120)
+        interrupted += out == "False\n"
+    assert interrupted  # else every signal came after the import
+
+
 def test_after_a_ctrl_c_other_threads_still_compile(cold_cache):
     run_code("""
         import os, signal, threading, numpy as np, einjit

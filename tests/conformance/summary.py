@@ -21,5 +21,5 @@ def counted(function: Callable) -> Callable:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    handed_over = sum(einjit.stats().handed_over.values())
-    terminalreporter.write_line(f"einjit: {_calls} calls, handed over {handed_over}")
+    reasons = ", ".join(f"{count} for {reason}" for reason, count in einjit.stats().handed_over.items())
+    terminalreporter.write_line(f"einjit: {_calls} calls; handed over: {reasons or 'none'}")
