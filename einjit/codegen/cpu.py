@@ -59,8 +59,9 @@ def emit(nest: LoopNest) -> Source:
 
 
 def is_tabled(nest: LoopNest, label: Label) -> bool:
-    """Whether positions on a label become offsets through a table: fused labels, and those that packs walk."""
-    return len(label.members) > 1 or any(label.name in (p.panel, p.serial) for p in nest.packs)
+    """Whether positions on a label become offsets through a table: fused labels, and all labels of a nest
+    with packs (packing walks tables, and one kernel then serves fused and plain groups)."""
+    return len(label.members) > 1 or bool(nest.packs)
 
 
 @dataclass
@@ -95,7 +96,9 @@ class _Emitter:
                 continue
             depth = self._pack(node, depth) if isinstance(node, Pack) else self._loop(node, depth)
         self._tile(depth)
-        name = re.sub(r"\W+", "_", self.nest.name).strip("_") or "copy"
+        # Named after what the code computes, on the schedule's labels: equations that share code share names.
+        terms = ["".join(t.labels) or "1" for t in (*self.nest.inputs, self.nest.out)]
+        name = re.sub(r"\W+", "_", "_".join(terms))
         text = self._module()
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         entry = f"einsum_{name}_{self.nest.out.dtype}_{digest}"
@@ -189,9 +192,8 @@ class _Emitter:
 
     def _pack(self, pack: Pack, depth: int) -> int:
         t = self.nest.tensor(pack.tensor)
-        unit = "panel" if t.unit == pack.panel else "serial" if t.unit == pack.serial else ""
         function = f"pack_{t.name}"
-        self.header += [f"{function} = packing({PackSpec(t.dtype, self.nest.out.dtype, pack.width, unit)})"]
+        self.header += [f"{function} = packing({PackSpec(t.dtype, self.nest.out.dtype, pack.width)})"]
         base = self._base(t, {pack.panel, pack.serial})
         panel, serial = self.blocks[pack.panel], self.blocks[pack.serial]
         self.packed[t.name] = (panel, serial)

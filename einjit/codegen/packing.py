@@ -4,6 +4,7 @@ A packed block is a row of panels; a panel holds `width` positions of the tiled 
 serial one, `panel[k][i]` (Goto and van de Geijn 2008, section 4). Where the source is contiguous along the
 panel whole vectors are copied; where it is contiguous along k, squares are transposed in registers
 (Matthews 2016, section 5.2 walks patches for the same reason); elsewhere elements are gathered by offset.
+Which of these holds is seen from the offset tables while packing.
 """
 from __future__ import annotations
 
@@ -56,14 +57,10 @@ class _Packer:
         counted(self.builder, I64(0), row_count, self.spec.width, [panels], panel)
 
     def panel(self, destination, base, rows, steps, count) -> None:
-        if self.spec.unit == "panel":
-            branch(self.builder, is_run(self.builder, rows, self.spec.width, self.source.itemsize),
-                   lambda: self.copy(destination, base, rows, steps, count),
-                   lambda: self.gather(destination, base, rows, steps, I64(0), count))
-        elif self.spec.unit == "serial" and self.square > 1:
-            self.transpose(destination, base, rows, steps, count)
-        else:
-            self.gather(destination, base, rows, steps, I64(0), count)
+        """What lies together is found out here, so that one kernel serves all layouts."""
+        branch(self.builder, is_run(self.builder, rows, self.spec.width, self.source.itemsize),
+               lambda: self.copy(destination, base, rows, steps, count),
+               lambda: self.transpose(destination, base, rows, steps, count))
 
     def copy(self, destination, base, rows, steps, count) -> None:
         start = self.builder.add(base, table_entry(self.builder, rows, I64(0)))
@@ -75,7 +72,7 @@ class _Packer:
 
         counted(self.builder, I64(0), count, 1, [], step)
 
-    def gather(self, destination, base, rows, steps, first, count) -> None:
+    def gather(self, destination, base, rows, steps, first, end) -> None:
         """Element by element: right for any offsets."""
         def step(b, k, carried):
             start = b.add(base, table_entry(b, steps, k))
@@ -90,7 +87,7 @@ class _Packer:
             counted(b, I64(0), I64(self.spec.width), 1, [], element)
             return []
 
-        counted(self.builder, first, count, 1, [], step)
+        counted(self.builder, first, end, 1, [], step)
 
     @property
     def square(self) -> int:
@@ -101,18 +98,21 @@ class _Packer:
         return side
 
     def transpose(self, destination, base, rows, steps, count) -> None:
+        """By squares where steps lie together, else element by element."""
         side, b = self.square, self.builder
-        whole = b.and_(count, I64(-side))
 
         def square_steps(b, k, carried):
-            table = b.add(steps, b.mul(k, I64(8)))
-            branch(b, is_run(b, table, side, self.source.itemsize),
-                   lambda: self.squares(destination, base, rows, steps, k),
-                   lambda: self.gather(destination, base, rows, steps, k, b.add(k, I64(side))))
+            end = b.add(k, I64(side))
+            inside = b.icmp_signed("<=", end, count)
+            # Past the end of the table there is nothing to compare: look at its first entries instead.
+            at = b.select(inside, k, I64(0))
+            run = is_run(b, b.add(steps, b.mul(at, I64(8))), side, self.source.itemsize)
+            last = b.select(inside, end, count)
+            branch(b, b.and_(inside, run), lambda: self.squares(destination, base, rows, steps, k),
+                   lambda: self.gather(destination, base, rows, steps, k, last))
             return []
 
-        counted(b, I64(0), whole, side, [], square_steps)
-        self.gather(destination, base, rows, steps, whole, count)
+        counted(self.builder, I64(0), count, side, [], square_steps)
 
     def squares(self, destination, base, rows, steps, k) -> None:
         """Transpose side x side squares down the panel, for `side` steps from k on."""

@@ -84,10 +84,8 @@ class TileSpec:
 
 @dataclass(frozen=True)
 class PackSpec:
-    """How one operand is packed: dtypes before and after, panel width, and which label has unit stride
-    in the source: 'panel', 'serial' or '' where neither has."""
+    """How one operand is packed: dtypes before and after, and the panel's width."""
 
     source: str
     target: str
     width: int
-    unit: str

@@ -289,7 +289,9 @@ class _Tile:
     def _buffer(self) -> ir.Value:
         """A row-major copy of the tile on the stack, for output columns that lie apart."""
         size = len(self._slots) * self.spec.lanes * self.element.itemsize
-        slot = cgutils.alloca_once(self.builder, ir.ArrayType(el.I8, size))
+        # Not Numba's alloca_once: that clears the memory, a byte a store.
+        with self.builder.goto_entry_block():
+            slot = self.builder.alloca(ir.ArrayType(el.I8, size))
         return self.builder.ptrtoint(slot, I64)
 
     def _buffer_row(self, buffer, index: int) -> ir.Value:

@@ -78,10 +78,9 @@ def _packed(c: Contraction, cpu: Cpu) -> Choice:
     batch = _by_stride(c, tuple(d for d in c.dimensions if c.role(d) in (Role.BATCH, Role.KEPT)), 0)
     t = tiling(cpu, c.dtypes[0], _extent(m), _extent(n), _extent(k))
     opts: list[Opt] = [Fuse(_names(group), name) for group, name in ((batch, "B"), (m, "M"), (n, "N"), (k, "K")) if group]
-    order = ["B"] if batch else []
-    if len(batch) > 1:
+    order = [f"B/{OUTER_BLOCK}", "B"] if batch else []
+    if batch:
         opts.append(Split("B", OUTER_BLOCK))
-        order.insert(0, f"B/{OUTER_BLOCK}")
     jc, pc, ic, jr, ir = (f"{label}/{step}" for label, step in (
         ("N", t.nc), ("K", t.kc), ("M", t.mc), ("N", t.tile.nr), ("M", t.tile.mr)))
     opts += [Split("N", t.nc), Split("N", t.tile.nr), Split("K", t.kc), Split("M", t.mc), Split("M", t.tile.mr),

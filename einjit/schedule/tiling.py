@@ -39,7 +39,9 @@ def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...]) -
     """The tile that computes m x n results in the fewest cycles a step of k.
 
     A step costs its multiply-adds or the latency of one, whichever is longer, plus loads that do not
-    overlap fully; positions that a tile has past the edge are paid like the others.
+    overlap fully; positions that a tile has past the edge are paid like the others. `rows`: the mr to try.
+    The first of them with two full vectors is the common tile: others must be better by a sixth, because
+    each other tile is another kernel to compile.
     """
     components, bits = _components(dtype)
     best = None
@@ -53,7 +55,8 @@ def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...]) -
                 flops = mr * vectors * components * components * max(vector_bits, 128) / cpu.fma_bits
                 step = max(flops, cpu.fma_latency) + 0.25 * (mr + vectors) * components
                 cost = -(-m // mr) * -(-n // (lanes * vectors)) * step
-                key = (cost, -mr * vectors)
+                common = (mr, vectors, lanes) == (rows[0], 2, cpu.lanes(bits))
+                key = (cost * (5 / 6 if common else 1), -mr * vectors)
                 if best is None or key < best[0]:
                     best = key, RegisterTile(mr, vectors, lanes)
     return best[1]
