@@ -19,6 +19,7 @@ import einjit
 
 from .einsum import sizes_of
 from .fallback import numpy_einsum
+from .kernel import Kernel
 from .parse import parse
 from .path import plan
 
@@ -106,11 +107,19 @@ def measure(example: Example, dtype: np.dtype) -> Measured:
     optimize = len(operands) > 1
     work, unit = cost(einsum, sizes, operands, out)
     return Measured(
-        example, f"{kernel.family} {kernel.tiling}".strip(), compiling,
+        example, generated(kernel), compiling,
         best_time(lambda: kernel(*operands, out=out)),
         best_time(lambda: numpy_einsum(example.equation, *operands, out=out, optimize=optimize)),
         work, unit, correct,
     )
+
+
+def generated(kernel: Kernel) -> str:
+    """Family and tiling; of several steps, only each one's register tile."""
+    if len(kernel.steps) < 2:
+        return f"{kernel.family}, {kernel.tiling}" if kernel.tiling else kernel.family
+    tiles = (step.choice.tiling.partition(",")[0] for step in kernel.steps)
+    return f"{kernel.family}, {'; '.join(dict.fromkeys(tiles))}"
 
 
 def agrees(out: np.ndarray, example: Example, operands: list[np.ndarray], summed: int) -> bool:
@@ -144,7 +153,8 @@ def best_time(call: Callable[[], object]) -> float:
 
 def table(rows: list[Measured], dtype: np.dtype) -> Table:
     title = f"einjit {einjit.__version__} beside NumPy {np.__version__}, {dtype}"
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    note = "the first compile includes the import of Numba; run, and NumPy's time, are the best of many"
+    drawn = Table(title=title, caption=note, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     drawn.add_column("equation", no_wrap=True)
     for name in ("shapes", "generated"):
         drawn.add_column(name, overflow="fold")

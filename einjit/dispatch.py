@@ -19,7 +19,7 @@ from .expr import Expr
 from .fallback import hand_over, is_compiled_dtype
 from .options import Options, current
 from .parse import check_numpy_range, parse, parse_labels, split_sublists
-from .planning import Problem, ProgramCall, plan_call
+from .planning import Problem, ProgramCall, ViewCall, plan_call
 
 PLANS = 4096            # plans kept, least recently used dropped first
 RECENT = 4              # programs tried in turn for an equation
@@ -38,6 +38,7 @@ class _Recent:
 
 
 _recent: dict[str, tuple[_Recent, ...]] = {}
+_views: dict[str, ViewCall] = {}
 _plans: OrderedDict[Problem, planning.Call] = OrderedDict()
 _tiny: dict[Problem, int] = {}
 
@@ -46,6 +47,7 @@ _tiny: dict[Problem, int] = {}
 def forget() -> None:
     """Drop every plan."""
     _recent.clear()
+    _views.clear()
     _plans.clear()
     _tiny.clear()
 
@@ -76,6 +78,11 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
                 result = r.empty() if out is None else out
                 if r.launch(result, *operands[1:]) is None:
                     return result[()] if r.scalar and out is None else result
+        view = _views.get(operands[0])
+        if view is not None and out is None and len(operands) == 2:
+            a = operands[1]
+            if type(a) is np.ndarray and a.shape == view.shape:
+                return view((a,), None)
     return _einsum(operands, out, optimize, dtype, order, casting)
 
 
@@ -100,7 +107,7 @@ def _einsum(arguments, out, optimize, dtype, order, casting):
         text, parsed = parse_labels(*lists, ndims)
     unsupported = _unsupported(arrays, out, keywords["dtype"])
     if unsupported:
-        return hand_over(unsupported, (str(parsed) if lists is None else text, *operands), out, optimize=optimize or False,
+        return hand_over(unsupported, (str(parsed.canonical()), *operands), out, optimize=optimize or False,
                          **{k: v for k, v in keywords.items() if v is not None})
     return run(text, parsed, arrays, out, optimize, None, **keywords)
 
@@ -133,14 +140,22 @@ def _planned(problem: Problem, optimize) -> planning.Call:
     call = _plans[problem] = plan_call(problem, optimize)
     while len(_plans) > PLANS:
         _plans.popitem(last=False)
-    plain = problem.dtype is None and problem.order == "K" and problem.casting == "safe" and problem.optimize is None
-    if plain and problem.body is None and isinstance(call, ProgramCall) and call.direct and call.program.single:
-        program = call.program
-        entry = _Recent(problem.options, len(problem.inputs) + 1, program.single, program.empty, not program.shape)
-        _recent[problem.text] = (entry, *_recent.get(problem.text, ())[:RECENT - 1])
-        if len(_recent) > PLANS:
-            _recent.clear()
+    if problem.dtype is None and problem.order == "K" and problem.casting == "safe" and problem.optimize is None:
+        _remember(problem, call)
     return call
+
+
+def _remember(problem: Problem, call: planning.Call) -> None:
+    """Put a plan where `einsum` finds it by the equation alone, if nothing has to be cast around it."""
+    if isinstance(call, ViewCall) and problem.body is None:
+        _views[problem.text] = call
+    elif isinstance(call, ProgramCall) and call.direct and problem.body is None:
+        program = call.program
+        entry = _Recent(problem.options, len(problem.inputs) + 1, program.run, program.empty, not program.shape)
+        _recent[problem.text] = (entry, *_recent.get(problem.text, ())[:RECENT - 1])
+    for table in (_recent, _views):
+        if len(table) > PLANS:
+            table.clear()
 
 
 def _wait_is_long(problem: Problem) -> bool:

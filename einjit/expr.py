@@ -111,6 +111,13 @@ def evaluate(expr: Expr, values: Sequence):
     return _function(expr)(*(evaluate(part, values) for part in parts(expr)))
 
 
+def is_complex_arithmetic(expr: Expr) -> bool:
+    """Whether every operation is defined for complex numbers: the four of arithmetic, and a change of sign."""
+    named = {"Operand": True, "Const": True, "Select": False}
+    own = named.get(type(expr).__name__, getattr(expr, "op", "") in ("add", "sub", "mul", "div", "neg"))
+    return own and all(map(is_complex_arithmetic, parts(expr)))
+
+
 def working_dtype(expr: Expr, dtypes: Sequence[np.dtype | str]) -> np.dtype:
     """The dtype that every operation can be done in, for operands of these dtypes.
 

@@ -37,7 +37,7 @@ class Kernel:
         self.dtypes = tuple(t.dtype for t in problem.inputs)
         # With no element to compute there is no program.
         program = call.program if isinstance(call, ProgramCall) and call.direct else None
-        self._launch = program.single if program else None
+        self._launch = program.run if program else None
         if program:
             self._empty, self._scalar = program.empty, not program.shape
 

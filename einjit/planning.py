@@ -15,7 +15,7 @@ from .compiler import CompiledStep, compile_step, is_compiled, schedule_step, so
 from .contraction import Layout
 from .einsum import Einsum, sizes_of
 from .errors import DtypeError, OperandError
-from .expr import Expr, evaluate
+from .expr import Expr, evaluate, is_complex_arithmetic, working_dtype
 from .options import Options
 from .path import Plan, plan
 from .program import BoundStep, Program, ProgramStep
@@ -69,20 +69,38 @@ def types_of(p: Problem) -> Types:
     if p.dtype is not None:
         common = np.dtype(p.dtype)
     elif p.body is not None:
-        common = np.asarray(evaluate(p.body, [np.ones((), d)[()] for d in dtypes])).dtype
+        return _types_of_body(p, dtypes)
     else:
         common = np.result_type(*dtypes, *([p.out.dtype] if p.out and p.optimize in (None, False) else []))
     for i, d in enumerate(dtypes):
-        if p.body is None and not np.can_cast(d, common, p.casting):
+        if not np.can_cast(d, common, p.casting):
             raise DtypeError(f"operand {i} has dtype {d} and cannot be cast to {common} under the rule '{p.casting}'",
                              text=p.text, shapes=p.shapes, fix="pass casting='unsafe', or convert the operand")
+    _check_out(p, common)
+    return Types(p.out.dtype if p.out else common.name, _accumulator(common))
+
+
+def _types_of_body(p: Problem, dtypes: list[np.dtype]) -> Types:
+    """A scalar body is computed in a dtype that all its operations can be done in."""
+    result = np.asarray(evaluate(p.body, [np.ones((), d)[()] for d in dtypes])).dtype
+    compute = working_dtype(p.body, dtypes)
+    if compute.kind == "c" and not is_complex_arithmetic(p.body):
+        raise DtypeError(f"'{p.body}' is not defined for complex numbers", text=p.text, shapes=p.shapes,
+                         fix="use + - * / alone, or real operands")
+    _check_out(p, result)
+    return Types(p.out.dtype if p.out else result.name, _accumulator(compute))
+
+
+def _accumulator(dtype: np.dtype) -> str:
+    return "float32" if dtype == np.float16 else dtype.name
+
+
+def _check_out(p: Problem, common: np.dtype) -> None:
     # NumPy's optimised path copies into `out` whatever its dtype.
     lenient = p.optimize not in (None, False) and p.casting == "safe"
     if p.out and not lenient and not np.can_cast(common, p.out.dtype, p.casting):
         raise DtypeError(f"the result has dtype {common} and cannot be cast to out's {p.out.dtype} under the rule '{p.casting}'",
                          text=p.text, shapes=p.shapes, fix="pass casting='same_kind' or 'unsafe', or an out of the result's dtype")
-    compute = "float32" if common == np.float16 else common.name
-    return Types(p.out.dtype if p.out else common.name, compute)
 
 
 def result_shape(p: Problem, sizes: dict[str, int]) -> tuple[int, ...]:
@@ -100,12 +118,17 @@ def result_shape(p: Problem, sizes: dict[str, int]) -> tuple[int, ...]:
 class ViewCall:
     """One operand and nothing summed: the result is a view, writeable if the operand is."""
 
+    shape: tuple[int, ...]
     term: tuple[str, ...]
     output: tuple[str, ...]
+    axes: tuple[int, ...]
 
     def __call__(self, operands, out):
-        (a,), term = operands, list(self.term)
-        view = a
+        (a,) = operands
+        return a.transpose(self.axes) if len(self.axes) == len(self.term) else self._diagonal(a)
+
+    def _diagonal(self, a: np.ndarray) -> np.ndarray:
+        view, term = a, list(self.term)
         for label in self.output:
             while term.count(label) > 1:
                 first = term.index(label)
@@ -168,10 +191,12 @@ def plan_call(p: Problem, optimize: object, schedule: Schedule | None = None, al
     sizes = sizes_of(p.einsum, p.shapes, p.text)
     shape, types = result_shape(p, sizes), types_of(p)
     order = memory_order(p)
+    view = None if always else _view(p, shape, types)
+    if view is not None:
+        return view
     if 0 in sizes.values():
         return EmptyCall(shape, types.result)
-    view = None if always else _view(p, sizes, shape, types, order)
-    return view or _program_call(p, sizes, shape, types, order, optimize, schedule)
+    return _program_call(p, sizes, shape, types, order, optimize, schedule)
 
 
 def memory_order(p: Problem) -> str | tuple[int, ...]:
@@ -221,14 +246,15 @@ def _is_contiguous(t: Layout, reverse: bool) -> bool:
     return True
 
 
-def _view(p: Problem, sizes, shape, types: Types, order) -> ViewCall | None:
+def _view(p: Problem, shape: tuple[int, ...], types: Types) -> ViewCall | None:
     """The view that `p` asks for, if it does."""
     if p.out or len(p.inputs) != 1 or p.body is not None or p.einsum.summed or types.result != p.inputs[0].dtype:
         return None
     (layout,), (term,) = p.inputs, p.einsum.inputs
     strides = tuple(sum(s for axis, s in zip(term, layout.strides) if axis == label) for label in p.einsum.output)
     wanted = p.order in "AK" or _is_contiguous(Layout(shape, strides, layout.dtype), reverse=p.order == "C")
-    return ViewCall(term, p.einsum.output) if wanted else None
+    axes = tuple(term.index(label) for label in p.einsum.output)
+    return ViewCall(layout.shape, term, p.einsum.output, axes) if wanted else None
 
 
 def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, schedule) -> ProgramCall:

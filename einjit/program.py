@@ -111,24 +111,23 @@ def allocator(shape: tuple[int, ...], dtype: np.dtype, order: str | tuple[int, .
 
 
 class Program:
-    """All steps of one problem. `__call__(operands, out)`: the result, or NotImplemented where an operand or
-    `out` has another layout than planned or `out` shares memory with an operand."""
+    """All steps of one problem. `run(out, *operands)` writes to `out`; `__call__(operands, out)` returns the
+    result. Both answer NotImplemented where an operand or `out` has another layout than planned, or where
+    `out` shares memory with an operand of the last step."""
 
     def __init__(self, steps: Sequence[ProgramStep], order: str | tuple[int, ...]):
         self.steps = tuple(steps)
         last = self.steps[-1]
         self.shape, self.dtype, self.order = last.result.shape, np.dtype(last.result.dtype), order
         self.empty = allocator(self.shape, self.dtype, order)
-        self.single = last.bound.run if len(self.steps) == 1 else None
+        self.run = last.bound.run if len(self.steps) == 1 else self._chain
 
     def __call__(self, operands: Sequence[np.ndarray], out: np.ndarray | None = None):
         if out is None:
             out = self.empty()
-        if self.single is not None:
-            return NotImplemented if self.single(out, *operands) is NotImplemented else out
-        return self._chain(operands, out)
+        return NotImplemented if self.run(out, *operands) is NotImplemented else out
 
-    def _chain(self, operands: Sequence[np.ndarray], out: np.ndarray):
+    def _chain(self, out: np.ndarray, *operands: np.ndarray):
         arrays = list(operands)
         for step in self.steps:
             inputs = [arrays[i] for i in step.operands]
@@ -139,7 +138,7 @@ class Program:
             if step.bound.run(result, *inputs) is NotImplemented:
                 return NotImplemented
             arrays.append(result)
-        return out
+        return None
 
     @property
     def work(self) -> int:
