@@ -121,7 +121,7 @@ def test_a_wrong_result_in_the_demo_is_reported(monkeypatch, capsys):
     right = einjit.compile
 
     class WrongKernel:
-        family, tiling = "contraction", "6x16"
+        family, tiling, steps = "contraction", "6x16", ()
 
         def __init__(self, *args):
             self.kernel = right(*args)
