@@ -8,7 +8,7 @@ import numpy as np
 from .codegen import build
 from .compiler import CompiledStep
 from .contraction import Layout
-from .dispatch import run
+from .dispatch import plain, run
 from .errors import DtypeError, OperandError
 from .expr import Expr
 from .fallback import is_compiled_dtype
@@ -50,7 +50,7 @@ class Kernel:
         return self._slow(operands, out)
 
     def _slow(self, operands, out):
-        arrays = [np.asarray(x) for x in operands]
+        arrays = [plain(x) for x in operands]
         text = self.equation
         if len(arrays) != len(self.shapes):
             raise OperandError(f"this kernel takes {len(self.shapes)} operands and got {len(arrays)}", text=text)
