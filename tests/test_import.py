@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import zipfile
 
 import numpy as np
@@ -87,7 +88,9 @@ def test_opt_einsum_takes_it_as_a_backend():
 
 @pytest.mark.long
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
-    done = run_python("-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT))
+    source = tmp_path / "source"  # setuptools leaves a build folder behind, and reuses what it finds there
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
+    done = run_python("-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source))
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.startswith(f"einjit-{einjit.__version__}-py3-none-any")
