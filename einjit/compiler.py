@@ -14,7 +14,7 @@ from typing import Mapping, Sequence
 
 from . import cache, machine
 from .codegen import build
-from .codegen.cpu import Source, emit
+from .codegen.cpu import Source, emit, structure
 from .contraction import Contraction, Layout, contraction
 from .einsum import Einsum
 from .errors import EinjitError
@@ -64,7 +64,9 @@ def compile_step(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: 
     return CompiledStep(c, naive, choice, nest, source, machine_code(source))
 
 
-_sources: dict[LoopNest, Source] = {}
+MAX_SOURCES = 4096
+
+_sources: dict[tuple, Source] = {}
 _codes: dict[str, build.LoadedCode] = {}
 
 
@@ -75,8 +77,14 @@ def _forget() -> None:
 
 
 def source_of(nest: LoopNest) -> Source:
-    """Generated source, emitted once for all nests that differ in extents and cache blocks only."""
-    return emit(nest)
+    """Generated source; emitted once for all nests that differ in extents and cache blocks only."""
+    key = structure(nest)
+    found = _sources.get(key)
+    if found is None:
+        found = _sources[key] = emit(nest)
+        if len(_sources) > MAX_SOURCES:
+            _sources.clear()
+    return found
 
 
 def is_compiled(source: Source) -> bool:

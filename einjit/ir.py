@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 
 from .expr import Expr
 
@@ -77,11 +78,11 @@ class LoopNest:
     reduce: str
     nodes: tuple[Loop | Pack, ...]
 
-    @property
+    @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
         return (self.out, *self.inputs)
 
-    @property
+    @cached_property
     def loops(self) -> tuple[Loop, ...]:
         return tuple(n for n in self.nodes if isinstance(n, Loop))
 
@@ -97,7 +98,14 @@ class LoopNest:
 
     def loops_of(self, label: str) -> tuple[Loop, ...]:
         """A label's loops, outermost (largest step) first."""
-        return tuple(loop for loop in self.loops if loop.label == label)
+        return self._loops_by_label.get(label, ())
+
+    @cached_property
+    def _loops_by_label(self) -> dict[str, tuple[Loop, ...]]:
+        found: dict[str, tuple[Loop, ...]] = {}
+        for loop in self.loops:
+            found[loop.label] = (*found.get(loop.label, ()), loop)
+        return found
 
     def variable(self, loop: Loop) -> str:
         """The loop's variable: the label itself for its innermost loop, else numbered from the outside."""

@@ -58,6 +58,21 @@ def emit(nest: LoopNest) -> Source:
     return _Emitter(nest).source()
 
 
+def structure(nest: LoopNest) -> tuple:
+    """All that the source of a nest depends on: nests that agree in it share one kernel."""
+    labels = tuple((lb.name, lb.summed, len(lb.members) > 1) for lb in nest.labels)
+    nodes = tuple(n if isinstance(n, Pack) else (n.label, n.kind, n.lanes, _literal_step(nest, n)) for n in nest.nodes)
+    return labels, nest.tensors, nest.body, nest.reduce, nodes
+
+
+def _literal_step(nest: LoopNest, loop: Loop) -> int:
+    """The step where it is part of the code: 1, or the register tile's extent; else 0."""
+    if loop.step == 1:
+        return 1
+    loops = nest.loops_of(loop.label)
+    return loop.step if loops[-1].kind in _TILE and loop is loops[-2] else 0
+
+
 def is_tabled(nest: LoopNest, label: Label) -> bool:
     """Whether positions on a label become offsets through a table: fused labels, and all labels of a nest
     with packs (packing walks tables, and one kernel then serves fused and plain groups)."""
@@ -161,7 +176,7 @@ class _Emitter:
         return depth
 
     def _step(self, loop: Loop) -> str:
-        if loop.step == 1 or self._tile_width(loop.label) == loop.step:
+        if _literal_step(self.nest, loop):
             return str(loop.step)
         return self.word("step", loop.label, index=self.nest.loops_of(loop.label).index(loop))
 

@@ -186,7 +186,7 @@ class _Direct:
 
     def _small_contraction(self, vector: Dimension):
         row = self._reusing(vector)[0]
-        rows = (12, 8, 6, 4, 3, 2, 1) if self.cpu.registers >= 32 else (6, 4, 3, 2, 1)
+        rows = (12, 8, 4, 3, 2, 1) if self.cpu.registers >= 32 else (6, 4, 3, 2, 1)
         tile = register_tile(self.cpu, self.c.dtypes[0], row.extent, vector.extent, rows)
         lanes = min(tile.lanes, self._lanes_for(vector))
         vectors = max(1, min(tile.vectors, -(-vector.extent // lanes)))
