@@ -13,13 +13,14 @@ import numpy as np
 
 from . import cache, planning
 from .contraction import Layout
-from .einsum import Einsum
-from .errors import DtypeError, OperandError
+from .einsum import Einsum, sizes_of
+from .errors import ArgumentError, DtypeError, EinjitError, OperandError
 from .expr import Expr
 from .fallback import hand_over, is_compiled_dtype
 from .options import Options, current
 from .parse import check_numpy_range, parse, parse_labels, split_sublists
 from .planning import Problem, ProgramCall, ViewCall, plan_call
+from .tokens import tokenize
 
 PLANS = 4096            # plans kept, least recently used dropped first
 RECENT = 4              # programs tried in turn for an equation
@@ -67,8 +68,9 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
 
     Returns an array, a scalar if the output has no labels, a view for a pure transpose or diagonal.
 
-    Raises `einjit.errors.EquationError`, `ShapeError`, `OperandError` (each a ValueError), `DtypeError` (a
-    TypeError).
+    Raises `einjit.errors.EquationError`, `ShapeError`, `OperandError` (each a ValueError), `DtypeError`,
+    `ArgumentError` (each a TypeError), and of `optimize` `StrategyError` (a KeyError and a ValueError) and
+    `PathError` (a RuntimeError).
     """
     plain = dtype is None and order == "K" and casting == "safe" and optimize is None
     if plain and operands and type(operands[0]) is str:
@@ -89,40 +91,73 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
 def _einsum(arguments, out, optimize, dtype, order, casting):
     if not arguments:
         raise OperandError("no equation and no operands", fix='call einsum("ij,jk->ik", a, b)')
-    if isinstance(arguments[0], (str, bytes)):
-        operands, lists = list(arguments[1:]), None
-    else:
-        operands, *lists = split_sublists(arguments)
+    operands, lists = _split(arguments)
     if _is_foreign((*operands, out)):
-        return hand_over("foreign array", arguments, out)
-    keywords = _keywords(dtype, order, casting)
+        return hand_over("foreign array", arguments, out, **_given(optimize, dtype, order, casting))
     arrays = [plain(x) for x in operands]
+    shapes = tuple(a.shape for a in arrays)
+    try:
+        text, parsed = _parsed(arguments[0], lists, arrays, optimize)
+    except EinjitError as error:
+        raise error.with_parts(shapes=shapes) from None
+    planning.check_optimize(optimize, text, shapes)
+    dtype = _dtype(dtype, text, shapes)
+    order, casting = _order(order, text, shapes), _casting(casting, text, shapes)
+    unsupported = _unsupported(arrays, out, dtype)
+    if unsupported:
+        _check_array(out, text, shapes)
+        problem = _problem(text, parsed, arrays, out, optimize, None, None, order, casting)
+        planning.result_shape(problem, sizes_of(parsed, shapes, text))
+        return _by_numpy(unsupported, problem, operands, out, optimize, dtype)
+    return run(text, parsed, arrays, out, optimize, None, dtype and dtype.name, order, casting)
+
+
+def _split(arguments) -> tuple[list, tuple | None]:
+    """The operands, and the lists of labels where there is no equation."""
+    if isinstance(arguments[0], (str, bytes)):
+        return list(arguments[1:]), None
+    operands, *lists = split_sublists(arguments)
+    return operands, tuple(lists)
+
+
+def _parsed(equation, lists, arrays: Sequence[np.ndarray], optimize) -> tuple[str, Einsum]:
+    """The equation's text, or one that stands for the lists, and what it means."""
     ndims = tuple(a.ndim for a in arrays)
     if lists is None:
-        text = arguments[0] if type(arguments[0]) is str else bytes(arguments[0]).decode("latin-1")
-        parsed = parse(text, ndims)
-    else:
-        if optimize is False:
-            check_numpy_range(*lists)
-        text, parsed = parse_labels(*lists, ndims)
-    unsupported = _unsupported(arrays, out, keywords["dtype"])
-    if unsupported:
-        return hand_over(unsupported, (str(parsed.canonical()), *operands), out, optimize=optimize or False,
-                         **{k: v for k, v in keywords.items() if v is not None})
-    return run(text, parsed, arrays, out, optimize, None, **keywords)
+        text = equation if type(equation) is str else str(equation, *["latin-1"] * isinstance(equation, bytes))
+        return text, parse(text, ndims)
+    if optimize is False:
+        check_numpy_range(*lists)
+    return parse_labels(*lists, ndims)
+
+
+def _given(optimize, dtype, order, casting) -> dict:
+    """The keywords that were given, for arrays of libraries that do not know them all."""
+    given = {"optimize": (optimize, None), "dtype": (dtype, None), "order": (order, "K"), "casting": (casting, "safe")}
+    return {name: value for name, (value, default) in given.items() if value is not default and value != default}
+
+
+def _by_numpy(reason: str, p: Problem, operands, out, optimize, dtype):
+    """NumPy's answer to a problem."""
+    if optimize is not None and not isinstance(optimize, bool):
+        # NumPy knows few of the strategies, but takes the path that one of them found.
+        steps = planning.plan_of(p, sizes_of(p.einsum, p.shapes, p.text), optimize).steps
+        optimize = ["einsum_path", *(step.operands for step in steps)]
+    return hand_over(reason, (str(p.einsum.canonical()), *operands), out, optimize=optimize or False,
+                     dtype=dtype, order=p.order, casting=p.casting)
 
 
 def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, body: Expr | None,
         dtype: str | None = None, order: str = "K", casting: str = "safe"):
     """Answer a problem whose operands are arrays of native, compiled dtypes."""
-    target = _plain_out(out, text)
-    problem = Problem(text, parsed, tuple(map(Layout.of, arrays)), None if target is None else Layout.of(target), dtype,
-                      order, casting, _hashable(optimize), body, current())
+    if out is not None:
+        _check_array(out, text, [a.shape for a in arrays])
+    target = _plain_out(out)
+    problem = _problem(text, parsed, arrays, target, optimize, body, dtype, order, casting)
     call = _plans.get(problem)
     if call is None:
         if body is None and _wait_is_long(problem):
-            numpy_text = str(parsed.canonical())
-            return hand_over("tiny", (numpy_text, *arrays), out, optimize=optimize or False, dtype=dtype, order=order, casting=casting)
+            return _by_numpy("tiny", problem, arrays, out, optimize, dtype)
         call = _planned(problem, optimize)
     else:
         _plans.move_to_end(problem)
@@ -134,6 +169,12 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
     if out is not None:
         return _written(out, target)
     return result if result.ndim else result[()]
+
+
+def _problem(text, parsed, arrays, out, optimize, body, dtype, order, casting) -> Problem:
+    layout = None if out is None else Layout.of(out)
+    return Problem(text, parsed, tuple(map(Layout.of, arrays)), layout, dtype, order, casting, _hashable(optimize),
+                   body, current())
 
 
 def _planned(problem: Problem, optimize) -> planning.Call:

@@ -33,6 +33,14 @@ class EinjitError(Exception):
         self.shapes, self.note, self.fix = shapes, note, fix
         super().__init__("\n  ".join(_lines(sentence, text, _spans(at), shapes, note, fix)))
 
+    # KeyError, which one of the classes below is too, would show its text's repr.
+    __str__ = Exception.__str__
+
+    def with_parts(self, **parts) -> EinjitError:
+        """The same error with some of its parts (named as in `__init__`) put in or replaced."""
+        have = {"text": self.text, "at": self.at, "shapes": self.shapes, "note": self.note, "fix": self.fix}
+        return type(self)(self.sentence, **{**have, **parts})
+
 
 def _spans(at: Span | Sequence[Span] | None) -> list[Span]:
     if not at:
@@ -46,7 +54,7 @@ def _lines(sentence, text, spans, shapes, note, fix) -> list[str]:
         shown, spans = _cut(text, spans)
         lines.append(shown)
         lines += [caret(shown, *spans)] if spans else []
-    if shapes is not None:
+    if shapes:
         more = f" ... ({len(shapes)} operands)" if len(shapes) > SHAPES else ""
         lines.append("shapes: " + " ".join(str(tuple(map(int, s))) for s in shapes[:SHAPES]) + more)
     lines += [f"note: {note}"] if note else []
@@ -96,6 +104,10 @@ class ShapeError(EinjitError, ValueError):
 
 class OperandError(EinjitError, ValueError):
     """The operands, or `out`, are not what the equation needs."""
+
+
+class StrategyError(EinjitError, ValueError, KeyError):
+    """`optimize` is no strategy's name. (NumPy raises a KeyError.)"""
 
 
 class PathError(EinjitError, RuntimeError):

@@ -44,11 +44,9 @@ def _check_count(written: Written, operands: int) -> None:
     terms = written.inputs
     if len(terms) == operands:
         return
-    end = terms[-1].span[1]
-    at = (terms[operands].span[0], end) if operands < len(terms) else (end, end)
     raise OperandError(
         f"the equation has {_counted(len(terms), 'term')} and the call has {_counted(operands, 'operand')}",
-        text=written.text, at=at, fix="give one term for each operand, with commas between them")
+        text=written.text, at=written.operands_span(operands), fix="give one term for each operand, with commas between them")
 
 
 def _counted(n: int, noun: str) -> str:
@@ -163,8 +161,7 @@ def parse_labels(
     try:
         return text, parse(text, ndims)
     except (EquationError, OperandError) as error:
-        note = _legend(names)
-        raise type(error)(error.sentence, text=text, at=error.at, note=note, fix=error.fix) from None
+        raise error.with_parts(note=_legend(names)) from None
 
 
 def _in_order(labels) -> list[Hashable]:

@@ -7,13 +7,17 @@ from math import prod
 from typing import Iterable, Mapping, Sequence
 
 from .einsum import Einsum
-from .errors import ArgumentError, OperandError, PathError
+from .errors import ArgumentError, PathError, StrategyError
 
 MAX_NEST_OPERANDS = 16          # a nest over more would keep too many addresses in registers
 STEP_POINTS = 50_000            # what launching a step costs, in points of an iteration space: a microsecond
 REUSE = 4                       # points per element from which on a product of two is bound by arithmetic
 LARGE = 2**20                   # elements: an intermediate of fewer stays in cache
 DWARFING = 64                   # an intermediate is too large at so many times the largest operand or result
+
+# opt_einsum's, for messages: strategies that are registered with it later are accepted as well.
+STRATEGIES = ("auto", "auto-hq", "optimal", "branch-all", "branch-2", "branch-1", "greedy", "eager", "opportunistic",
+              "dp", "dynamic-programming", "random-greedy", "random-greedy-128")
 
 Path = Sequence[Sequence[int]]
 
@@ -65,7 +69,7 @@ def plan(einsum: Einsum, sizes: Mapping[str, int], optimize: object = None) -> P
     no more work; False, one nest (over 16 operands at most); the name of a strategy of opt_einsum's; (name,
     the largest intermediate's elements); a path, with or without NumPy's 'einsum_path' in front.
 
-    Raises `ArgumentError` where `optimize` is none of these, `OperandError` for an unknown name, `PathError`
+    Raises `ArgumentError` where `optimize` is none of these, `StrategyError` for an unknown name, `PathError`
     for a path that does not fit.
     """
     if optimize is None or optimize is True:
@@ -78,6 +82,14 @@ def plan(einsum: Einsum, sizes: Mapping[str, int], optimize: object = None) -> P
         find = _strategy(strategy)
         path = every if len(einsum.inputs) <= 2 else _found(find, einsum, sizes, limit)
     return _plan(einsum, sizes, path)
+
+
+def check(optimize: object) -> None:
+    """Raise what `plan` raises for an `optimize` that fits no equation at all."""
+    if not (optimize is None or optimize is True or optimize is False):
+        path, strategy, _ = _read(optimize)
+        if path is None:
+            _strategy(strategy)
 
 
 # -- the automatic choice --------------------------------------------------------------------------------
@@ -175,8 +187,8 @@ def _strategy(name: object):
     try:
         return get_path_fn(name)
     except KeyError:
-        raise OperandError(f"optimize={name!r} is not a strategy",
-                           fix="pass 'greedy', 'optimal' or another of opt_einsum's strategies") from None
+        raise StrategyError(f"optimize={name!r} is not a strategy",
+                            fix=f"pass one of {', '.join(map(repr, STRATEGIES))}") from None
 
 
 def _found(find, einsum: Einsum, sizes: Mapping[str, int], limit: float | None = None) -> Path:

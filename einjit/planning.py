@@ -14,13 +14,14 @@ from . import machine
 from .compiler import CompiledStep, compile_step, is_compiled, schedule_step, source_of
 from .contraction import Layout
 from .einsum import Einsum, sizes_of
-from .errors import DtypeError, OperandError
+from .errors import DtypeError, EinjitError, OperandError
 from .expr import Expr, evaluate, is_complex_arithmetic, working_dtype
 from .options import Options
-from .path import Plan, plan
+from .path import Plan, check, plan
 from .program import BoundStep, Program, ProgramStep
 from .schedule.opts import Schedule
 from .stats import count
+from .tokens import tokenize
 
 _KIND_RANK = "buifc"
 
@@ -74,8 +75,10 @@ def types_of(p: Problem) -> Types:
         common = np.result_type(*dtypes, *([p.out.dtype] if p.out and p.optimize in (None, False) else []))
     for i, d in enumerate(dtypes):
         if not np.can_cast(d, common, p.casting):
-            raise DtypeError(f"operand {i} has dtype {d} and cannot be cast to {common} under the rule '{p.casting}'",
-                             text=p.text, shapes=p.shapes, fix="pass casting='unsafe', or convert the operand")
+            raise DtypeError(
+                f"operand {i} has dtype {d} and cannot be cast to {common} under the rule '{p.casting}'",
+                text=p.text, at=tokenize(p.text).operand_span(i), shapes=p.shapes,
+                fix="pass casting='unsafe', or convert the operand")
     _check_out(p, common)
     return Types(p.out.dtype if p.out else common.name, _accumulator(common))
 
@@ -85,7 +88,9 @@ def _types_of_body(p: Problem, dtypes: list[np.dtype]) -> Types:
     result = np.asarray(evaluate(p.body, [np.ones((), d)[()] for d in dtypes])).dtype
     compute = working_dtype(p.body, dtypes)
     if compute.kind == "c" and not is_complex_arithmetic(p.body):
+        written = tokenize(p.text)
         raise DtypeError(f"'{p.body}' is not defined for complex numbers", text=p.text, shapes=p.shapes,
+                         at=[written.operand_span(i) for i, d in enumerate(dtypes) if d.kind == "c"],
                          fix="use + - * / alone, or real operands")
     _check_out(p, result)
     return Types(p.out.dtype if p.out else result.name, _accumulator(compute))
@@ -99,8 +104,10 @@ def _check_out(p: Problem, common: np.dtype) -> None:
     # NumPy's optimised path copies into `out` whatever its dtype.
     lenient = p.optimize not in (None, False) and p.casting == "safe"
     if p.out and not lenient and not np.can_cast(common, p.out.dtype, p.casting):
-        raise DtypeError(f"the result has dtype {common} and cannot be cast to out's {p.out.dtype} under the rule '{p.casting}'",
-                         text=p.text, shapes=p.shapes, fix="pass casting='same_kind' or 'unsafe', or an out of the result's dtype")
+        raise DtypeError(
+            f"the result has dtype {common} and cannot be cast to out's {p.out.dtype} under the rule '{p.casting}'",
+            text=p.text, at=tokenize(p.text).output_span, shapes=p.shapes,
+            fix="pass casting='same_kind' or 'unsafe', or an out of the result's dtype")
 
 
 def result_shape(p: Problem, sizes: dict[str, int]) -> tuple[int, ...]:
@@ -108,8 +115,28 @@ def result_shape(p: Problem, sizes: dict[str, int]) -> tuple[int, ...]:
     shape = tuple(sizes[label] for label in p.einsum.output)
     if p.out and p.out.shape != shape:
         raise OperandError(f"out has shape {p.out.shape}, and the result has shape {shape}", text=p.text,
-                           shapes=p.shapes, fix=f"pass an out of shape {shape}")
+                           at=tokenize(p.text).output_span, shapes=p.shapes, fix=f"pass an out of shape {shape}")
     return shape
+
+
+def check_optimize(optimize: object, text: str, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise `ArgumentError` or `StrategyError` for an `optimize` that no equation can be planned with."""
+    try:
+        check(optimize)
+    except EinjitError as error:
+        raise _under_operands(error, text, shapes) from None
+
+
+def plan_of(p: Problem, sizes: dict[str, int], optimize: object) -> Plan:
+    """The contraction order; raises what `check_optimize` does, and `PathError` for a path that does not fit."""
+    try:
+        return plan(p.einsum, sizes, optimize)
+    except EinjitError as error:
+        raise _under_operands(error, p.text, p.shapes) from None
+
+
+def _under_operands(error: EinjitError, text: str, shapes: Sequence[tuple[int, ...]]) -> EinjitError:
+    return error.with_parts(text=text, at=tokenize(text).operands_span(), shapes=shapes)
 
 
 # -- answers that need no kernel -------------------------------------------------------------------------
@@ -263,7 +290,7 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
     out = p.out if p.out and p.out.dtype == types.compute else _fresh(shape, types.compute, order)
     steps, compiled = [], []
     # opt_einsum orders products; a scalar body is one nest, which no order may take apart.
-    planned = plan(p.einsum, sizes, optimize if p.body is None and schedule is None else False)
+    planned = plan_of(p, sizes, optimize if p.body is None and schedule is None else False)
     for position, step in enumerate(planned.steps):
         operands = [inputs[i] for i in step.operands]
         inputs = [t for i, t in enumerate(inputs) if i not in step.operands]

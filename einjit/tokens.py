@@ -52,6 +52,29 @@ class Written:
     inputs: tuple[Term, ...]
     output: Term | None
 
+    def operand_span(self, operand: int) -> Span:
+        """Where an operand's term stands; the end of the operands' terms if there is none for it."""
+        if operand >= len(self.inputs):
+            return self.operands_span(operand)
+        return _without_spaces(self.text, *self.inputs[operand].span)
+
+    def operands_span(self, first: int = 0) -> Span:
+        """Where the operands' terms stand, from the `first` on."""
+        end = self.inputs[-1].span[1]
+        start = self.inputs[first].span[0] if first < len(self.inputs) else end
+        return _without_spaces(self.text, start, end)
+
+    @property
+    def output_span(self) -> Span:
+        """Where the output's term stands: at the end of the text if it is implied."""
+        end = len(self.text)
+        return _without_spaces(self.text, *(self.output.span if self.output else (end, end)))
+
+
+def _without_spaces(text: str, start: int, stop: int) -> Span:
+    part = text[start:stop]
+    return (start + len(part) - len(part.lstrip()), start + len(part.rstrip())) if part.strip() else (stop, stop)
+
 
 def tokenize(text: str) -> Written:
     """Split an equation. Spaces mean nothing, except inside '->' and '...', where they may not stand.

@@ -111,12 +111,6 @@ def gather(builder, element: Element, addresses: list[ir.Value]) -> Lanes:
     return Lanes(tuple(parts), lanes)
 
 
-def scatter(builder, element: Element, addresses: list[ir.Value], value: Lanes) -> None:
-    """Write lane i to addresses[i], last lane first: where addresses repeat, the lowest lane stays."""
-    for lane in reversed(range(value.lanes)):
-        store(builder, element, addresses[lane], extract(builder, value, lane))
-
-
 def extract(builder, value: Lanes, lane: int) -> Lanes:
     if value.lanes == 1:
         return value

@@ -99,7 +99,7 @@ class _Packer:
 
     def transpose(self, destination, base, rows, steps, count) -> None:
         """By squares where steps lie together, else element by element."""
-        side, b = self.square, self.builder
+        side = self.square
 
         def square_steps(b, k, carried):
             end = b.add(k, I64(side))

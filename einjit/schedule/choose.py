@@ -21,7 +21,7 @@ from ..contraction import Contraction, Dimension, Role
 from ..expr import product
 from ..machine import Cpu
 from .opts import Fuse, Opt, Pack, Parallel, Reorder, Schedule, Split, Unroll, Vectorize
-from .tiling import Tiling, register_tile, tiling
+from .tiling import register_tile, tiling
 
 OUTER_BLOCK = 64            # positions of a fused outer label whose offsets are tabled at once
 PACKED_WORK = 48 ** 3       # below, packing costs more than it saves
@@ -272,7 +272,6 @@ class _Direct:
     def _finish(self, loops: list[str]) -> list[Opt]:
         """Fuse what is left into outer loops, and fix the order of all."""
         opts: list[Opt] = []
-        outer: list[str] = []
         kept = [d for d in self.c.dimensions if d not in self.used and not d.summed]
         summed = [d for d in self.c.dimensions if d not in self.used and d.summed]
         largest = max(range(1, len(self.c.dtypes)), key=lambda t: _extent(self.c.members(t)))
