@@ -35,7 +35,8 @@ def folded(c: Contraction) -> list[tuple[str, int]]:
 
 def test_roles_follow_from_membership():
     c = made("bijx,bjky->bik", (2, 3, 4, 5), (2, 4, 6, 7))
-    assert roles(c) == {"b": Role.BATCH, "i": Role.M, "j": Role.K, "x": Role.SUM_A, "k": Role.N, "y": Role.SUM_B}
+    assert roles(c) == {
+        "b": Role.BATCH, "i": Role.M, "k": Role.N, "j": Role.K, "x": Role.SUM_A, "y": Role.SUM_B}
 
 
 def test_a_label_that_no_operand_moves_along_is_only_kept():
@@ -74,7 +75,7 @@ def test_members_of_the_output_are_what_is_not_summed():
     ("ij,ij->ij", ((3, 4), (3, 4)), [("ij", 12)]),
     ("ijk->", ((2, 3, 4),), [("ijk", 24)]),
     ("abij,jk->abik", ((2, 3, 4, 5), (5, 6)), [("abi", 24), ("j", 5), ("k", 6)]),
-    ("bqhd,bkhd->bhqk", ((2, 9, 3, 16), (2, 11, 3, 16)), [("b", 2), ("q", 9), ("h", 3), ("d", 16), ("k", 11)]),
+    ("bqhd,bkhd->bhqk", ((2, 9, 3, 16), (2, 5, 3, 16)), [("b", 2), ("q", 9), ("h", 3), ("d", 16), ("k", 5)]),
     ("abc,abd->cd", ((2, 3, 4), (2, 3, 5)), [("ab", 6), ("c", 4), ("d", 5)]),
 ], ids=lambda x: x if isinstance(x, str) else "")
 def test_neighbours_that_lie_together_everywhere_are_one_dimension(equation, shapes, expected):
@@ -186,7 +187,9 @@ def test_exchanging_the_operands():
     s = c.swapped()
     assert s.operands == (1, 0) and s.dtypes == ("float64", "float32", "float64")
     assert roles(s) == {"i": Role.N, "j": Role.K, "x": Role.SUM_B, "k": Role.M}
-    assert [d.strides for d in s.dimensions] == [(d.strides[0], d.strides[2], d.strides[1]) for d in c.dimensions]
+    for before, after in zip(c.dimensions, s.dimensions):
+        out, a, b = before.strides
+        assert after.strides == (out, b, a)
     assert s.swapped() == c
 
 
