@@ -6,10 +6,9 @@ from typing import Callable
 
 
 from . import dispatch
-from .errors import DtypeError, OperandError
-from .fallback import is_compiled_dtype
-from .kernel import Kernel, compile
-from .parse import parse
+from .errors import OperandError
+from .kernel import Kernel, check_dtypes, compile
+from .parse import parse_for
 
 
 class EinsumFunction:
@@ -27,10 +26,9 @@ class EinsumFunction:
         if self.body is None:
             return dispatch.einsum(self.equation, *operands, out=out)
         arrays = [dispatch.plain(x) for x in operands]
-        parsed = parse(self.equation, tuple(a.ndim for a in arrays))
-        for i, a in enumerate(arrays):
-            if not is_compiled_dtype(a.dtype):
-                raise DtypeError(f"operand {i} has dtype {a.dtype}, for which there are no kernels", text=self.equation)
+        shapes = [a.shape for a in arrays]
+        parsed = parse_for(self.equation, shapes)
+        check_dtypes([a.dtype for a in arrays], self.equation, shapes, fix="convert the operand")
         return dispatch.run(self.equation, parsed, arrays, out, None, self.body)
 
     def compile(self, *operands, dtype=None, schedule=None) -> Kernel:

@@ -124,7 +124,7 @@ def _parsed(equation, lists, arrays: Sequence[np.ndarray], optimize) -> tuple[st
     """The equation's text, or one that stands for the lists, and what it means."""
     ndims = tuple(a.ndim for a in arrays)
     if lists is None:
-        text = equation if type(equation) is str else str(equation, *["latin-1"] * isinstance(equation, bytes))
+        text = equation.decode("latin-1") if isinstance(equation, bytes) else str(equation)
         return text, parse(text, ndims)
     if optimize is False:
         check_numpy_range(*lists)
@@ -133,8 +133,9 @@ def _parsed(equation, lists, arrays: Sequence[np.ndarray], optimize) -> tuple[st
 
 def _given(optimize, dtype, order, casting) -> dict:
     """The keywords that were given, for arrays of libraries that do not know them all."""
-    given = {"optimize": (optimize, None), "dtype": (dtype, None), "order": (order, "K"), "casting": (casting, "safe")}
-    return {name: value for name, (value, default) in given.items() if value is not default and value != default}
+    given = {"optimize": optimize, "dtype": dtype, "order": None if order == "K" else order,
+             "casting": None if casting == "safe" else casting}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _by_numpy(reason: str, p: Problem, operands, out, optimize, dtype):
@@ -150,8 +151,7 @@ def _by_numpy(reason: str, p: Problem, operands, out, optimize, dtype):
 def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, body: Expr | None,
         dtype: str | None = None, order: str = "K", casting: str = "safe"):
     """Answer a problem whose operands are arrays of native, compiled dtypes."""
-    if out is not None:
-        _check_array(out, text, [a.shape for a in arrays])
+    _check_array(out, text, [a.shape for a in arrays])
     target = _plain_out(out)
     problem = _problem(text, parsed, arrays, target, optimize, body, dtype, order, casting)
     call = _plans.get(problem)
@@ -173,8 +173,8 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
 
 def _problem(text, parsed, arrays, out, optimize, body, dtype, order, casting) -> Problem:
     layout = None if out is None else Layout.of(out)
-    return Problem(text, parsed, tuple(map(Layout.of, arrays)), layout, dtype, order, casting, _hashable(optimize),
-                   body, current())
+    return Problem(text, parsed, tuple(map(Layout.of, arrays)), layout, dtype, order, casting,
+                   _hashable(optimize), body, current())
 
 
 def _planned(problem: Problem, optimize) -> planning.Call:
@@ -233,13 +233,23 @@ def _with_own_dtype(a: np.ndarray) -> np.ndarray:
     return a
 
 
-def _plain_out(out, text: str) -> np.ndarray | None:
+def _check_array(out, text: str, shapes) -> None:
+    """Raise an error if `out` is no array that can be written to, or None."""
+    if out is not None and not isinstance(out, np.ndarray):
+        raise DtypeError(f"out is a {type(out).__name__}, not an array", **_at_output(text, shapes),
+                         fix="pass a NumPy array of the result's shape")
+    if out is not None and not out.flags.writeable:
+        raise OperandError("out is read-only", **_at_output(text, shapes),
+                           fix="pass an array that can be written to")
+
+
+def _at_output(text: str, shapes) -> dict:
+    return {"text": text, "at": tokenize(text).output_span, "shapes": shapes}
+
+
+def _plain_out(out) -> np.ndarray | None:
     if out is None:
         return None
-    if not isinstance(out, np.ndarray):
-        raise DtypeError(f"out is a {type(out).__name__}, not an array", text=text)
-    if not out.flags.writeable:
-        raise OperandError("out is read-only", text=text)
     if not out.dtype.isnative:
         return np.empty(out.shape, out.dtype.newbyteorder("="))
     return _with_own_dtype(out.view(np.ndarray) if type(out) is not np.ndarray else out)
@@ -263,20 +273,38 @@ def _may_write(target: np.ndarray | None) -> bool:
     return True
 
 
-def _keywords(dtype, order, casting) -> dict:
-    order = order.upper() if isinstance(order, str) else order
-    if order not in ("C", "F", "A", "K"):
-        raise OperandError(f"order must be one of 'C', 'F', 'A' or 'K', not {order!r}")
-    if casting not in ("no", "equiv", "safe", "same_kind", "unsafe"):
-        raise OperandError(f"casting must be one of 'no', 'equiv', 'safe', 'same_kind' or 'unsafe', not {casting!r}")
-    return {"dtype": None if dtype is None else np.dtype(dtype).name, "order": order, "casting": casting}
+def _dtype(dtype, text: str, shapes) -> np.dtype | None:
+    try:
+        return None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        raise DtypeError(f"dtype={dtype!r} is not a dtype", **_at_output(text, shapes),
+                         fix="pass a NumPy dtype or its name, such as 'float32'") from None
 
 
-def _unsupported(arrays, out, dtype) -> str:
+def _order(order, text: str, shapes) -> str:
+    order = "K" if order is None else order.upper() if isinstance(order, str) else order
+    return _choice("order", order, ("C", "F", "A", "K"), text, shapes)
+
+
+def _casting(casting, text: str, shapes) -> str:
+    # NumPy's casts know 'same_value' too since 2.4; its einsum does not.
+    return _choice("casting", casting, ("no", "equiv", "safe", "same_kind", "unsafe"), text, shapes)
+
+
+def _choice(name: str, value, choices: tuple[str, ...], text: str, shapes) -> str:
+    if value in choices:
+        return value
+    kind = OperandError if isinstance(value, str) else ArgumentError
+    *most, last = map(repr, choices)
+    raise kind(f"{name}={value!r} is not known", **_at_output(text, shapes),
+               fix=f"pass {', '.join(most)} or {last}")
+
+
+def _unsupported(arrays, out, dtype: np.dtype | None) -> str:
     """The reason why NumPy must answer, or ''."""
     dtypes = [a.dtype for a in arrays] + ([out.dtype] if isinstance(out, np.ndarray) else [])
     if dtype is not None:
-        dtypes.append(np.dtype(dtype))
+        dtypes.append(dtype)
     other = [d for d in dtypes if not is_compiled_dtype(d)]
     return f"dtype {other[0]}" if other else ""
 
@@ -284,7 +312,7 @@ def _unsupported(arrays, out, dtype) -> str:
 def _hashable(optimize):
     if isinstance(optimize, (list, tuple)):
         return tuple(_hashable(x) for x in optimize)
-    return bool(optimize) if isinstance(optimize, np.bool_) else optimize
+    return optimize
 
 
 # -- tensordot -------------------------------------------------------------------------------------------

@@ -19,6 +19,9 @@ from typing import Any
 # One compile at a time. Hold it also around the first import of Numba and llvmlite.
 compile_lock = threading.RLock()
 
+# What the thread of `uninterrupted` holds: its caller may leave, and with it compile_lock, before it ends.
+_import_lock = threading.RLock()
+
 # Some compile may wait for the very thread that forks. A fork that never returned would then be worse than a
 # child that cannot compile.
 _PATIENCE_SECONDS = 60.0
@@ -35,6 +38,7 @@ _held = threading.local()  # .locks: what this thread took for the fork that it 
 def _locks() -> Iterator[Any]:
     """The locks of a compile, outermost first; of modules that are not imported there are none to take."""
     yield compile_lock
+    yield _import_lock
     for module, path in _OTHERS:
         lock: Any = sys.modules.get(module)
         for name in path:
@@ -62,13 +66,15 @@ if hasattr(os, "register_at_fork"):
 def uninterrupted(function: Callable[[], object]) -> None:
     """Call `function` where Ctrl-C cannot stop it half-way: for imports, which would stay half done.
 
-    It runs in a thread of its own; a KeyboardInterrupt reaches the waiting caller, and `function` goes on.
+    It runs in a thread of its own; a KeyboardInterrupt reaches the waiting caller, and `function` goes on. A
+    fork waits until it has ended, and so does the next call.
     """
     raised: list[BaseException] = []
 
     def work() -> None:
         try:
-            function()
+            with _import_lock:
+                function()
         except BaseException as error:
             raised.append(error)
 

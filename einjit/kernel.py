@@ -9,13 +9,14 @@ from .codegen import build
 from .compiler import CompiledStep
 from .contraction import Layout
 from .dispatch import plain, run
-from .errors import DtypeError, OperandError
+from .errors import DtypeError, EinjitError, OperandError
 from .expr import Expr
 from .fallback import is_compiled_dtype
 from .options import current
-from .parse import parse
-from .planning import Problem, ProgramCall, plan_call
+from .parse import parse_for
+from .planning import Problem, ProgramCall, check_optimize, plan_call
 from .schedule.opts import Schedule
+from .tokens import tokenize
 
 
 class Kernel:
@@ -53,14 +54,15 @@ class Kernel:
         arrays = [plain(x) for x in operands]
         text = self.equation
         if len(arrays) != len(self.shapes):
-            raise OperandError(f"this kernel takes {len(self.shapes)} operands and got {len(arrays)}", text=text)
+            raise OperandError(
+                f"this kernel takes {len(self.shapes)} operands and got {len(arrays)}", text=text,
+                at=tokenize(text).operands_span(len(arrays)), shapes=[a.shape for a in arrays],
+                fix="pass one array for each term")
         for i, (a, shape, dtype) in enumerate(zip(arrays, self.shapes, self.dtypes)):
             if a.shape != shape:
-                raise OperandError(f"operand {i} has shape {a.shape}, and this kernel was compiled for {shape}", text=text,
-                                   shapes=self.shapes, fix="compile another kernel, or call einjit.einsum, which takes any shape")
+                raise _other(OperandError, "shape", arrays, i, a.shape, shape, text)
             if a.dtype.name != dtype:
-                raise DtypeError(f"operand {i} has dtype {a.dtype}, and this kernel was compiled for {dtype}", text=text,
-                                 fix="compile another kernel, or call einjit.einsum, which takes any dtype")
+                raise _other(DtypeError, "dtype", arrays, i, a.dtype, dtype, text)
         if isinstance(self._call, ProgramCall) and out is None and self._fits(arrays):
             result = self._call(arrays, None)
             return result if result.ndim else result[()]
@@ -128,6 +130,14 @@ class Kernel:
         return f"<einjit.Kernel {self.equation} for {shapes}: {self.family}, {self.tiling}>"
 
 
+def _other(kind: type[EinjitError], what: str, arrays, operand: int, got, compiled, text: str) -> EinjitError:
+    """The error that an operand's shape or dtype is another than the kernel's."""
+    return kind(
+        f"operand {operand} has {what} {got}, and this kernel was compiled for {compiled}", text=text,
+        at=tokenize(text).operand_span(operand), shapes=[a.shape for a in arrays],
+        fix=f"compile another kernel, or call einjit.einsum, which takes any {what}")
+
+
 def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = None, optimize: object = None,
             body: Expr | None = None) -> Kernel:
     """Compile an equation for operands of given shapes: `compile("ij,jk->ik", (512, 256), (256, 128))`.
@@ -137,27 +147,40 @@ def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = No
     the policy's; all operands are then one loop nest. Raises the errors of `einsum`, `ScheduleError` for a
     schedule that is not legal, and `DtypeError` for a dtype that has no kernels.
     """
-    layouts = tuple(_layout(x, d) for x, d in zip(operands, _dtypes(dtype, len(operands))))
-    parsed = parse(equation, tuple(len(t.shape) for t in layouts))
-    for i, t in enumerate(layouts):
-        if not is_compiled_dtype(np.dtype(t.dtype)):
-            raise DtypeError(f"operand {i} has dtype {t.dtype}, for which there are no kernels", text=equation,
-                             fix="call einjit.einsum, which hands such operands to NumPy")
+    dtypes = _dtypes(dtype, len(operands), equation)
+    layouts = tuple(_layout(x, d, i, equation) for i, (x, d) in enumerate(zip(operands, dtypes)))
+    shapes = tuple(t.shape for t in layouts)
+    parsed = parse_for(equation, shapes)
+    check_dtypes([t.dtype for t in layouts], equation, shapes,
+                 fix="call einjit.einsum, which hands such operands to NumPy")
+    check_optimize(optimize, equation, shapes)
     problem = Problem(equation, parsed, layouts, None, None, "C", "safe", None, body, current())
     return Kernel(problem, plan_call(problem, optimize, schedule, always=True), optimize)
 
 
-def _dtypes(dtype, count: int) -> Sequence:
+def check_dtypes(dtypes: Sequence[object], equation: str, shapes, fix: str) -> None:
+    """Raise `DtypeError` for an operand's dtype that has no kernels."""
+    for i, dtype in enumerate(dtypes):
+        if not is_compiled_dtype(np.dtype(dtype)):
+            raise DtypeError(f"operand {i} has dtype {dtype}, for which there are no kernels", text=equation,
+                             at=tokenize(equation).operand_span(i), shapes=shapes, fix=fix)
+
+
+def _dtypes(dtype, count: int, equation: str) -> Sequence:
     if isinstance(dtype, (list, tuple)):
         if len(dtype) != count:
-            raise OperandError(f"{len(dtype)} dtypes for {count} operands", fix="give one dtype, or one for each operand")
+            raise OperandError(f"{len(dtype)} dtypes for {count} operands", text=equation,
+                               at=tokenize(equation).operands_span(),
+                               fix="give one dtype, or one for each operand")
         return dtype
     return [dtype] * count
 
 
-def _layout(operand, dtype) -> Layout:
+def _layout(operand, dtype, place: int, equation: str) -> Layout:
     if isinstance(operand, np.ndarray):
         return Layout.of(operand)
     if isinstance(operand, (tuple, list)) and all(isinstance(n, (int, np.integer)) for n in operand):
         return Layout.contiguous([int(n) for n in operand], np.dtype(dtype or "float64").name)
-    raise OperandError(f"{operand!r} is neither an array nor a shape", fix="pass arrays, or shapes such as (512, 256)")
+    raise OperandError(f"operand {place} is {operand!r}, neither an array nor a shape", text=equation,
+                       at=tokenize(equation).operand_span(place),
+                       fix="pass arrays, or shapes such as (512, 256)")

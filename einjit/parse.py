@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import Any, Hashable, Mapping, Sequence
 
 from .einsum import Einsum, symbol
-from .errors import ArgumentError, EquationError, OperandError
+from .errors import ArgumentError, EinjitError, EquationError, OperandError
 from .tokens import ELLIPSIS, Term, Token, Written, tokenize
 
 Labels = Sequence[Hashable]     # one list of the sublist form; `...` is Python's Ellipsis
@@ -24,6 +24,14 @@ def parse(text: str | bytes, ndims: tuple[int, ...]) -> Einsum:
     fit.
     """
     return _parse(text if isinstance(text, str) else text.decode(errors="replace"), ndims)
+
+
+def parse_for(text: str | bytes, shapes: Sequence[tuple[int, ...]]) -> Einsum:
+    """`parse` for operands of these shapes, which its errors then show."""
+    try:
+        return parse(text, tuple(map(len, shapes)))
+    except EinjitError as error:
+        raise error.with_parts(shapes=shapes) from None
 
 
 @lru_cache(maxsize=4096)
@@ -46,7 +54,8 @@ def _check_count(written: Written, operands: int) -> None:
         return
     raise OperandError(
         f"the equation has {_counted(len(terms), 'term')} and the call has {_counted(operands, 'operand')}",
-        text=written.text, at=written.operands_span(operands), fix="give one term for each operand, with commas between them")
+        text=written.text, at=written.operands_span(operands),
+        fix="give one term for each operand, with commas between them")
 
 
 def _counted(n: int, noun: str) -> str:

@@ -16,8 +16,10 @@ LARGE = 2**20                   # elements: an intermediate of fewer stays in ca
 DWARFING = 64                   # an intermediate is too large at so many times the largest operand or result
 
 # opt_einsum's, for messages: strategies that are registered with it later are accepted as well.
-STRATEGIES = ("auto", "auto-hq", "optimal", "branch-all", "branch-2", "branch-1", "greedy", "eager", "opportunistic",
-              "dp", "dynamic-programming", "random-greedy", "random-greedy-128")
+STRATEGIES = (
+    "auto", "auto-hq", "optimal", "branch-all", "branch-2", "branch-1", "greedy", "eager", "opportunistic",
+    "dp", "dynamic-programming", "random-greedy", "random-greedy-128",
+)
 
 Path = Sequence[Sequence[int]]
 

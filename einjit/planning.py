@@ -104,9 +104,10 @@ def _check_out(p: Problem, common: np.dtype) -> None:
     # NumPy's optimised path copies into `out` whatever its dtype.
     lenient = p.optimize not in (None, False) and p.casting == "safe"
     if p.out and not lenient and not np.can_cast(common, p.out.dtype, p.casting):
+        refused = f"cannot be cast to out's {p.out.dtype} under the rule '{p.casting}'"
         raise DtypeError(
-            f"the result has dtype {common} and cannot be cast to out's {p.out.dtype} under the rule '{p.casting}'",
-            text=p.text, at=tokenize(p.text).output_span, shapes=p.shapes,
+            f"the result has dtype {common} and {refused}", text=p.text,
+            at=tokenize(p.text).output_span, shapes=p.shapes,
             fix="pass casting='same_kind' or 'unsafe', or an out of the result's dtype")
 
 
@@ -114,8 +115,9 @@ def result_shape(p: Problem, sizes: dict[str, int]) -> tuple[int, ...]:
     """Shape of the result; raises `OperandError` where `out` has another one."""
     shape = tuple(sizes[label] for label in p.einsum.output)
     if p.out and p.out.shape != shape:
-        raise OperandError(f"out has shape {p.out.shape}, and the result has shape {shape}", text=p.text,
-                           at=tokenize(p.text).output_span, shapes=p.shapes, fix=f"pass an out of shape {shape}")
+        raise OperandError(
+            f"out has shape {p.out.shape}, and the result has shape {shape}", text=p.text,
+            at=tokenize(p.text).output_span, shapes=p.shapes, fix=f"pass an out of shape {shape}")
     return shape
 
 
@@ -128,7 +130,7 @@ def check_optimize(optimize: object, text: str, shapes: Sequence[tuple[int, ...]
 
 
 def plan_of(p: Problem, sizes: dict[str, int], optimize: object) -> Plan:
-    """The contraction order; raises what `check_optimize` does, and `PathError` for a path that does not fit."""
+    """The contraction order. Raises what `check_optimize` does, `PathError` for a path that does not fit."""
     try:
         return plan(p.einsum, sizes, optimize)
     except EinjitError as error:

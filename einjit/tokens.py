@@ -73,7 +73,8 @@ class Written:
 
 def _without_spaces(text: str, start: int, stop: int) -> Span:
     part = text[start:stop]
-    return (start + len(part) - len(part.lstrip()), start + len(part.rstrip())) if part.strip() else (stop, stop)
+    blank = len(part) - len(part.lstrip())
+    return (start + blank, start + len(part.rstrip())) if part.strip() else (stop, stop)
 
 
 def tokenize(text: str) -> Written:

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from einjit import errors
-from einjit.errors import EquationError, OperandError, ShapeError, caret
+from einjit.errors import EquationError, OperandError, ShapeError, StrategyError, caret
 
 
 def test_all_parts():
@@ -74,11 +74,19 @@ def test_many_shapes_are_counted():
 @pytest.mark.parametrize("name, builtin", [
     ("EquationError", ValueError), ("ShapeError", ValueError), ("OperandError", ValueError),
     ("ScheduleError", ValueError), ("DtypeError", TypeError), ("ArgumentError", TypeError),
-    ("BodyError", ValueError), ("PathError", RuntimeError),
+    ("BodyError", ValueError), ("PathError", RuntimeError), ("StrategyError", ValueError),
+    ("StrategyError", KeyError),
 ])
 def test_each_class_is_also_what_numpy_raises(name, builtin):
     kind = getattr(errors, name)
     assert issubclass(kind, errors.EinjitError) and issubclass(kind, builtin)
+
+
+def test_parts_can_be_put_in():
+    error = StrategyError("wrong", fix="do").with_parts(text="i->i", at=(0, 1), shapes=[(3,)])
+    assert type(error) is StrategyError
+    assert str(error) == "wrong\n  i->i\n  ^\n  shapes: (3,)\n  fix: do"
+    assert str(error.with_parts(shapes=[])) == "wrong\n  i->i\n  ^\n  fix: do"
 
 
 def test_errors_travel_between_processes():

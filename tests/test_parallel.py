@@ -429,6 +429,41 @@ def test_fork_by_the_thread_that_compiles():
 
 
 @needs_fork
+def test_fork_waits_for_an_import_that_ctrl_c_left_behind():
+    code = """
+        import os, signal, threading, warnings
+        from einjit import forksafe
+        warnings.simplefilter("ignore")        # newer Pythons warn of any fork in a process with threads
+        modules = threading.Lock()             # as an import's: held in the child for ever
+        begun, release = threading.Event(), threading.Event()
+
+        def slow_import():
+            with modules:
+                begun.set()
+                release.wait(30)
+
+        def ctrl_c():
+            begun.wait(30)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=ctrl_c).start()
+        try:
+            with forksafe.compile_lock:
+                forksafe.uninterrupted(slow_import)
+        except KeyboardInterrupt:
+            threading.Timer(0.2, release.set).start()
+        assert not release.is_set()
+        child = os.fork()                      # waits until the import has ended
+        if child == 0:
+            os._exit(0 if modules.acquire(timeout=20) else 1)
+        assert release.is_set()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        forksafe.uninterrupted(lambda: print("free in both"))
+    """
+    assert "free in both" in run_code(code, timeout=LONG)
+
+
+@needs_fork
 def test_fork_survives_other_releases_of_numba_and_llvmlite():
     """Private names may go; a fork then takes the locks it finds."""
     code = """
@@ -436,7 +471,7 @@ def test_fork_survives_other_releases_of_numba_and_llvmlite():
         sys.modules["numba.core.compiler_lock"] = types.ModuleType("numba.core.compiler_lock")
         sys.modules["llvmlite.binding.ffi"] = types.SimpleNamespace(lib=types.SimpleNamespace(_lock=3))
         from einjit import forksafe
-        assert list(forksafe._locks()) == [forksafe.compile_lock]
+        assert list(forksafe._locks()) == [forksafe.compile_lock, forksafe._import_lock]
         child = os.fork()
         if child == 0:
             os._exit(0)

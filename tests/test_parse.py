@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from einjit.einsum import sizes_of
 from einjit.errors import ArgumentError, EinjitError, EquationError, OperandError
 from einjit.parse import check_numpy_range, parse, parse_labels, split_sublists
+from einjit.tokens import tokenize
 from tests.equations import CASES
 
 _numpy_einsum = np.einsum
@@ -209,6 +210,28 @@ def test_many_labels():
     text, shape = listed(*[x for i in range(count) for x in (np.ones((2, 2)), [i, i + 1])])
     assert shape == (2, 2)
     assert text.isprintable() and len(set(text) - set(",->")) == count + 1
+
+
+# -- places ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("text, operands, output", [
+    ("ij,jk->ik", [(0, 2), (3, 5), (5, 5)], (7, 9)),
+    (" ij , jk -> ik ", [(1, 3), (6, 8), (9, 9)], (12, 14)),
+    ("ij,jk", [(0, 2), (3, 5), (5, 5)], (5, 5)),
+    (",->", [(0, 0), (1, 1), (1, 1)], (3, 3)),
+    ("...i", [(0, 4), (4, 4)], (4, 4)),
+    ("", [(0, 0), (0, 0)], (0, 0)),
+])
+def test_where_terms_stand(text, operands, output):
+    written = tokenize(text)
+    assert [written.operand_span(i) for i in range(len(operands))] == operands
+    assert written.output_span == output
+
+
+def test_where_all_terms_stand():
+    written = tokenize("i, j, k -> ijk")
+    assert [written.operands_span(i) for i in range(4)] == [(0, 7), (3, 7), (6, 7), (8, 8)]
+    assert written.operands_span() == (0, 7)
 
 
 # -- refusals --------------------------------------------------------------------------------------------

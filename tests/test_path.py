@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from einjit import path
 from einjit.einsum import symbol
-from einjit.errors import ArgumentError, OperandError, PathError
+from einjit.errors import ArgumentError, PathError, StrategyError
 from einjit.parse import parse
-from einjit.path import MAX_NEST_OPERANDS, Plan, plan
+from einjit.path import MAX_NEST_OPERANDS, Plan, check, plan
 from tests.subprocesses import run_code
 
 _numpy_einsum = np.einsum
@@ -171,11 +172,13 @@ def test_a_network_of_thousands():
     assert str(p).count("\n") == count - 1
 
 
+NAMES = (
+    "pass one of 'auto', 'auto-hq', 'optimal', 'branch-all', 'branch-2', 'branch-1', 'greedy', 'eager', "
+    "'opportunistic', 'dp', 'dynamic-programming', 'random-greedy', 'random-greedy-128'")
+
 REFUSED = [
-    ("bogus", OperandError, """optimize='bogus' is not a strategy
-  fix: pass 'greedy', 'optimal' or another of opt_einsum's strategies"""),
-    (("bogus", 100), OperandError, """optimize='bogus' is not a strategy
-  fix: pass 'greedy', 'optimal' or another of opt_einsum's strategies"""),
+    ("bogus", StrategyError, f"optimize='bogus' is not a strategy\n  fix: {NAMES}"),
+    (("bogus", 100), StrategyError, f"optimize='bogus' is not a strategy\n  fix: {NAMES}"),
     (7, ArgumentError, """optimize=7 is neither a strategy nor a path
   fix: pass True, False, 'greedy', ('greedy', limit) or ['einsum_path', (0, 1), ...]"""),
     ([], ArgumentError, """optimize=[] is neither a strategy nor a path
@@ -207,8 +210,20 @@ def test_refusals(optimize, kind, text):
 
 
 def test_a_wrong_name_is_refused_for_two_operands_too():
-    with pytest.raises(OperandError, match="'bogus' is not a strategy"):
+    with pytest.raises(StrategyError, match="'bogus' is not a strategy"):
         planned("ij,jk->ik", "bogus")
+
+
+@pytest.mark.parametrize("optimize", ["bogus", ("bogus", 100), 7, [], {}, ["einsum_path", "ab"]], ids=repr)
+def test_what_fits_no_equation_is_refused_without_one(optimize):
+    with pytest.raises((ArgumentError, StrategyError)):
+        check(optimize)
+
+
+@pytest.mark.parametrize("name", path.STRATEGIES)
+def test_every_strategy_that_the_message_names_exists(name):
+    check(name)
+    assert planned(CHAIN, name).steps
 
 
 # -- what a plan says ------------------------------------------------------------------------------------
