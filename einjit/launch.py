@@ -127,7 +127,7 @@ def _module(triple: str):
     def array(i, values):
         entry, out_low, out_high = values
         obj = load(b.add(args, b.mul(i, i64(8))))
-        require(b.icmp_unsigned("==", load(obj, 8), array_type))
+        require(b.icmp_unsigned("==", load(obj, head - 8), array_type))   # its type ends an object's header
         address = load(obj, data)
         b.store(address, b.inttoptr(b.add(pointers, b.mul(load(entry, 40), i64(8))), i64.as_pointer()))
         want_descr, want_nd, want_flags = load(entry), load(entry, 8), load(entry, 16)

@@ -110,10 +110,18 @@ def _checked(changes: Mapping[str, object]) -> dict[str, object]:
 
 def _from_environment() -> Options:
     given = {name: os.environ.get(f"EINJIT_{name.upper()}", "") for name in NAMES}
-    return Options(**{
+    return _interned(Options(**{
         name: _read(name, text, f"The environment variable EINJIT_{name.upper()}")
         for name, text in given.items() if text.strip()
-    })
+    }))
+
+
+_known: dict[Options, Options] = {}
+
+
+def _interned(options: Options) -> Options:
+    """One object for equal options, so that a call can tell by identity whether its plan still holds."""
+    return _known.setdefault(options, options)
 
 
 # The process's level. A plain call and the first half of a `with` statement look alike when they are made, so
@@ -163,7 +171,7 @@ def _settle() -> None:
     everything: dict[str, object] = {}
     for _, changes in merged:
         everything.update(changes)
-    _process = replace(_environment, **everything)
+    _process = _interned(replace(_environment, **everything))
 
 
 class Setting:
@@ -178,7 +186,7 @@ class Setting:
         self._before = _block.get()
         self._made: _Block | None = None
         if self._changes and self._before is not None:
-            self._made = _Block(replace(self._before.options, **self._changes), self._before.outside)
+            self._made = _Block(_interned(replace(self._before.options, **self._changes)), self._before.outside)
             _block.set(self._made)
         elif self._changes:
             with _lock:
@@ -196,7 +204,7 @@ class Setting:
                 _layers[:] = kept
                 _settle()
         below = outside.options if outside is not None else _process or _first()
-        inside = replace(below, **self._changes)
+        inside = _interned(replace(below, **self._changes))
         _block.set(_Block(inside, outside))
         return inside
 
