@@ -181,8 +181,8 @@ class _Direct:
         self.opts.append(Split("V", lanes * vectors))
         tail = [f"V/{lanes * vectors}", *self._tile_loops(widths), "V"]
         self.vectorised = ("V", lanes)
-        rows = "x".join(map(str, widths))
-        return blocks + tail, "reduction", f"{rows or 1} sums of {vectors} x {lanes} lanes"
+        rows = " x ".join(map(str, widths))
+        return blocks + tail, "reduction", f"{rows} sums of {vectors} x {lanes} lanes".lstrip()
 
     def _small_contraction(self, vector: Dimension):
         row = self._reusing(vector)[0]
