@@ -26,6 +26,7 @@ from .expr import Binary, Const, Expr, Operand, Select, Unary, operands, parts
 
 MAX_POWER = 64
 MAX_NODES = 1000        # of an expression written out: local names are put in wherever they are used
+MAX_DEPTH = 100         # of operations inside one another: Python's parser and our own recursion have limits
 
 _BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div"}
 _COMPARE = {ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne"}
@@ -164,9 +165,16 @@ class _Reader:
 
     def whole(self, node: ast.expr) -> Expr:
         """An expression that is not so large that compiling it would take for ever."""
-        expr = self.expr(node)
-        if _size(expr, {}) > MAX_NODES:
+        try:
+            expr = self.expr(node)
+            size, depth = _size(expr, {}), _depth(expr, {})
+        except RecursionError:
+            size, depth = 0, MAX_DEPTH + 1
+        if size > MAX_NODES:
             self.fail(node, f"with its local names put in, this has more than {MAX_NODES} operations")
+        if depth > MAX_DEPTH:
+            self.fail(node, f"with its local names put in, this has operations more than {MAX_DEPTH} deep in one another",
+                      "put parentheses into long sums: (a + b) + (c + d) is less deep than a + b + c + d")
         return expr
 
     # -- expressions -------------------------------------------------------------------------------------
@@ -273,7 +281,8 @@ class _Reader:
             return self.apply(node, "pow", operator.pow, x, exponent)
         n = exponent.value if isinstance(exponent, Const) else None
         if n == 0.5:
-            return Unary("sqrt", x)
+            # Times 1.0, since a float: the square root of an int8 alone would be a float16.
+            return Unary("sqrt", Binary("mul", x, Const(1.0)))
         if type(n) is not int or not 1 <= abs(n) <= MAX_POWER:
             self.fail(node, f"an exponent that is neither a whole number up to {MAX_POWER} nor 0.5",
                       "write exp(y * log(x))")
@@ -294,6 +303,13 @@ def _size(expr: Expr, sizes: dict[int, int]) -> int:
     if id(expr) not in sizes:
         sizes[id(expr)] = 1 + sum(_size(part, sizes) for part in parts(expr))
     return sizes[id(expr)]
+
+
+def _depth(expr: Expr, depths: dict[int, int]) -> int:
+    """How many operations lie inside one another; shared parts are visited once."""
+    if id(expr) not in depths:
+        depths[id(expr)] = 1 + max((_depth(part, depths) for part in parts(expr)), default=-1)
+    return depths[id(expr)]
 
 
 def _called(node: ast.AST) -> str:

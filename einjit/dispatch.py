@@ -160,7 +160,7 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
             return _by_numpy("tiny", problem, arrays, out, optimize, dtype)
         call = _planned(problem, optimize)
     else:
-        _plans.move_to_end(problem)
+        _used(problem)
     result = call(arrays, target) if _may_write(target) else NotImplemented
     if result is NotImplemented:
         fresh = run(text, parsed, arrays, None, optimize, body, dtype or planning.types_of(problem).compute, order, "unsafe")
@@ -177,10 +177,19 @@ def _problem(text, parsed, arrays, out, optimize, body, dtype, order, casting) -
                    _hashable(optimize), body, current())
 
 
+def _used(problem: Problem) -> None:
+    """Note that a plan was needed, and drop those that were not for the longest."""
+    try:
+        _plans.move_to_end(problem)
+        while len(_plans) > PLANS:
+            _plans.popitem(last=False)
+    except KeyError:
+        pass        # another thread has just dropped it, or all
+
+
 def _planned(problem: Problem, optimize) -> planning.Call:
     call = _plans[problem] = plan_call(problem, optimize)
-    while len(_plans) > PLANS:
-        _plans.popitem(last=False)
+    _used(problem)
     if problem.dtype is None and problem.order == "K" and problem.casting == "safe" and problem.optimize is None:
         _remember(problem, call)
     return call
@@ -188,15 +197,22 @@ def _planned(problem: Problem, optimize) -> planning.Call:
 
 def _remember(problem: Problem, call: planning.Call) -> None:
     """Put a plan where `einsum` finds it by the equation alone, if nothing has to be cast around it."""
-    if isinstance(call, ViewCall) and problem.body is None:
+    if problem.body is not None:
+        return
+    if isinstance(call, ViewCall) and call.output:
         _views[problem.text] = call
-    elif isinstance(call, ProgramCall) and call.direct and problem.body is None:
+    elif isinstance(call, ProgramCall) and call.direct and _is_promoted(call.program.dtype, problem):
         program = call.program
         entry = _Recent(problem.options, len(problem.inputs) + 1, program.run, program.empty, not program.shape)
         _recent[problem.text] = (entry, *_recent.get(problem.text, ())[:RECENT - 1])
     for table in (_recent, _views):
         if len(table) > PLANS:
             table.clear()
+
+
+def _is_promoted(dtype: np.dtype, problem: Problem) -> bool:
+    """Whether this is the result's dtype without an `out` too, whose dtype takes part in the promotion."""
+    return problem.out is None or dtype == np.result_type(*(t.dtype for t in problem.inputs))
 
 
 def _wait_is_long(problem: Problem) -> bool:

@@ -179,7 +179,7 @@ def _dtypes(dtype, count: int, equation: str) -> Sequence:
 def _layout(operand, dtype, place: int, equation: str) -> Layout:
     if isinstance(operand, np.ndarray):
         return Layout.of(operand)
-    if isinstance(operand, (tuple, list)) and all(isinstance(n, (int, np.integer)) for n in operand):
+    if isinstance(operand, (tuple, list)) and all(isinstance(n, (int, np.integer)) and n >= 0 for n in operand):
         return Layout.contiguous([int(n) for n in operand], np.dtype(dtype or "float64").name)
     raise OperandError(f"operand {place} is {operand!r}, neither an array nor a shape", text=equation,
                        at=tokenize(equation).operand_span(place),

@@ -23,6 +23,7 @@ from .forksafe import compile_lock
 WRITEABLE = 0x0400
 STACK_WORKSPACE = 16384     # bytes that the launcher lends a kernel from its own stack
 MAX_ARRAYS = 64
+MAX_OPERANDS = MAX_ARRAYS - 2      # beside them, the output and the workspace
 
 _HEADER = ("kernel", "params", "arrays", "release_gil", "array_type")
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
+from numbers import Integral
 from typing import Iterable, Mapping, Sequence
 
 from .einsum import Einsum
@@ -94,6 +95,12 @@ def check(optimize: object) -> None:
             _strategy(strategy)
 
 
+def one_nest(einsum: Einsum, sizes: Mapping[str, int]) -> Plan:
+    """The plan of one step over all operands, however many."""
+    every = Step(tuple(range(len(einsum.inputs))), einsum)
+    return Plan(einsum, tuple((x, sizes[x]) for x in einsum.labels), (every,), _flops(einsum, sizes), 0)
+
+
 # -- the automatic choice --------------------------------------------------------------------------------
 
 def _automatic(einsum: Einsum, sizes: Mapping[str, int]) -> Plan:
@@ -177,7 +184,7 @@ def _read(optimize: object) -> tuple[Path | None, object, object]:
 
 
 def _are_positions(step: object) -> bool:
-    return isinstance(step, Sequence) and not isinstance(step, str) and all(isinstance(i, int) for i in step)
+    return isinstance(step, Sequence) and not isinstance(step, str) and all(isinstance(i, Integral) for i in step)
 
 
 def _strategy(name: object):
@@ -198,7 +205,7 @@ def _found(find, einsum: Einsum, sizes: Mapping[str, int], limit: float | None =
     numbers = {label: i for i, label in enumerate(einsum.labels)}
     inputs = [frozenset(numbers[x] for x in term) for term in einsum.inputs]
     extents = {i: sizes[label] for label, i in numbers.items()}
-    limit = None if limit is None or limit < 0 else int(limit)
+    limit = int(limit) if limit is not None and limit >= 0 and isfinite(limit) else None
     try:
         return find(inputs, frozenset(numbers[x] for x in einsum.output), extents, limit)
     except RuntimeError as error:

@@ -16,8 +16,9 @@ from .contraction import Layout
 from .einsum import Einsum, sizes_of
 from .errors import DtypeError, EinjitError, OperandError
 from .expr import Expr, evaluate, is_complex_arithmetic, working_dtype
+from .launch import MAX_OPERANDS
 from .options import Options
-from .path import Plan, check, plan
+from .path import Plan, check, one_nest, plan
 from .program import BoundStep, Program, ProgramStep
 from .schedule.opts import Schedule
 from .stats import count
@@ -85,8 +86,14 @@ def types_of(p: Problem) -> Types:
 
 def _types_of_body(p: Problem, dtypes: list[np.dtype]) -> Types:
     """A scalar body is computed in a dtype that all its operations can be done in."""
-    result = np.asarray(evaluate(p.body, [np.ones((), d)[()] for d in dtypes])).dtype
-    compute = working_dtype(p.body, dtypes)
+    try:
+        with np.errstate(all="ignore"):     # of ones: their values mean nothing
+            result = np.asarray(evaluate(p.body, [np.ones((), d)[()] for d in dtypes])).dtype
+            compute = working_dtype(p.body, dtypes)
+    except (TypeError, OverflowError) as error:
+        names = ", ".join(map(str, dtypes))
+        raise DtypeError(f"'{p.body}' is not defined for {names}: {error}", text=p.text, shapes=p.shapes,
+                         at=tokenize(p.text).operands_span(), fix="convert the operands") from None
     if compute.kind == "c" and not is_complex_arithmetic(p.body):
         written = tokenize(p.text)
         raise DtypeError(f"'{p.body}' is not defined for complex numbers", text=p.text, shapes=p.shapes,
@@ -135,6 +142,14 @@ def plan_of(p: Problem, sizes: dict[str, int], optimize: object) -> Plan:
         return plan(p.einsum, sizes, optimize)
     except EinjitError as error:
         raise _under_operands(error, p.text, p.shapes) from None
+
+
+def _one_nest(p: Problem, sizes: dict[str, int]) -> Plan:
+    """All operands at once, however many."""
+    if len(p.inputs) > MAX_OPERANDS:
+        raise OperandError(f"one loop nest takes at most {MAX_OPERANDS} operands, not {len(p.inputs)}", text=p.text,
+                           at=tokenize(p.text).operands_span(), shapes=p.shapes)
+    return one_nest(p.einsum, sizes)
 
 
 def _under_operands(error: EinjitError, text: str, shapes: Sequence[tuple[int, ...]]) -> EinjitError:
@@ -292,7 +307,7 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
     out = p.out if p.out and p.out.dtype == types.compute else _fresh(shape, types.compute, order)
     steps, compiled = [], []
     # opt_einsum orders products; a scalar body is one nest, which no order may take apart.
-    planned = plan_of(p, sizes, optimize if p.body is None and schedule is None else False)
+    planned = plan_of(p, sizes, optimize) if p.body is None and schedule is None else _one_nest(p, sizes)
     for position, step in enumerate(planned.steps):
         operands = [inputs[i] for i in step.operands]
         inputs = [t for i, t in enumerate(inputs) if i not in step.operands]

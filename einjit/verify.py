@@ -45,6 +45,10 @@ def _check_tile(nest: LoopNest) -> None:
         _refuse(not blocks, f"loop {loop.label} has no constant number of steps: split it first")
         _refuse(loop.kind is Kind.VECTOR and blocks[-1] % loop.lanes != 0,
                 f"{loop.lanes} lanes do not divide the block of {blocks[-1]} {loop.label}")
+        # A tile over the edge of a block repeats the last position; tables end where the outermost block does.
+        for step in blocks[1:-1]:
+            _refuse(step % blocks[-1] != 0, f"blocks of {step} {loop.label} are not whole register tiles of "
+                    f"{blocks[-1]}: only the outermost block may leave a rest")
 
 
 def _check_pack(nest: LoopNest, at: int, pack: Pack) -> None:

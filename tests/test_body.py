@@ -111,7 +111,7 @@ def unused(a, b):
 BODIES = [
     (square_of_difference, "(a - b) * (a - b)"),
     (steps, "(abs(a - b) * 2 + (a - b)) / (abs(a - b) * 2)"),
-    (powers, "a * a * (a * a) * a + 1 / (a * a) + a + sqrt(a)"),
+    (powers, "a * a * (a * a) * a + 1 / (a * a) + a + sqrt(a * 1.0)"),
     (choices, "a if ((False if a == 1 else True) if a > b else a > b) else "
               "b if (b < 0 if b < 0 else a >= 2) else -b"),
     (chained, "1.0 if (a <= 2 if 0 < a else 0 < a) else a"),

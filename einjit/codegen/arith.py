@@ -126,10 +126,18 @@ def _complex_mul(builder, x, y):
 
 
 def _complex_div(builder, x, y):
-    (c, d) = y
-    scale = builder.fadd(builder.fmul(c, c), builder.fmul(d, d))
-    real, imag = _complex_mul(builder, x, (c, builder.fneg(d)))
-    return builder.fdiv(real, scale), builder.fdiv(imag, scale)
+    # Smith's method (CACM 1962), as in NumPy: c * c + d * d would overflow, or vanish, long before c and d do.
+    (a, b), (c, d) = x, y
+    zero = ir.Constant(c.type, None)
+    swapped = builder.fcmp_unordered(">", _call(builder, "llvm.fabs", [d]), _call(builder, "llvm.fabs", [c]))
+    large, small = builder.select(swapped, d, c), builder.select(swapped, c, d)
+    p, q = builder.select(swapped, b, a), builder.select(swapped, a, b)
+    by_zero = builder.fcmp_ordered("==", large, zero)
+    ratio = builder.select(by_zero, zero, builder.fdiv(small, large))
+    scale = builder.fadd(large, builder.fmul(small, ratio))
+    real = builder.fdiv(builder.fadd(p, builder.fmul(q, ratio)), scale)
+    imag = builder.fdiv(builder.fsub(q, builder.fmul(p, ratio)), scale)
+    return real, builder.select(swapped, builder.fneg(imag), imag)
 
 
 _COMPLEX = {

@@ -157,6 +157,8 @@ class _Emitter:
         label = self.nest.label(loop.label)
         if not label.summed or loop.kind is not Kind.SERIAL:
             return None
+        if is_tabled(self.nest, label) and loop is self.nest.loops_of(label.name)[0]:
+            return None     # tables are filled by the outermost loop of a label, which must then be one
         if vector is not None and self.nest.label(vector.label).summed:
             return loop if loop.label == vector.label and not is_tabled(self.nest, label) else None
         return loop if loop.step == 1 else None
