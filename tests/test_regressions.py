@@ -1,0 +1,164 @@
+"""Bugs that random testing found, each as small as it gets."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+import einjit
+from einjit import dispatch
+from einjit.errors import BodyError, DtypeError, OperandError, ScheduleError
+from einjit.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+
+
+@pytest.fixture(autouse=True)
+def nothing_handed_over():
+    with einjit.options(handover="unsupported"):
+        yield
+
+
+# -- calls -----------------------------------------------------------------------------------------------
+
+def test_a_call_into_a_wider_out_does_not_widen_the_next_result():
+    a, b = np.ones((5, 7), "f4"), np.ones((7, 6), "f4")
+    einjit.einsum("xy,yz->xz", a, b, out=np.empty((5, 6)))
+    assert einjit.einsum("xy,yz->xz", a, b).dtype == np.float32
+
+
+def test_a_view_without_dimensions_is_a_scalar_each_time():
+    assert [type(einjit.einsum("->", np.array(3.0))) for _ in range(3)] == [np.float64] * 3
+
+
+@pytest.mark.parametrize("limit", [float("inf"), float("nan"), -1])
+def test_memory_limits_that_limit_nothing(limit):
+    a = np.ones((2, 2))
+    assert einjit.einsum("ij,jk,kl->il", a, a, a, optimize=("greedy", limit)).tolist() == [[4, 4], [4, 4]]
+
+
+def test_a_path_may_hold_integers_of_numpy():
+    a = np.ones((2, 2))
+    assert einjit.einsum("ij,jk->ik", a, a, optimize=[(np.int64(0), np.int32(1))]).tolist() == [[2, 2], [2, 2]]
+
+
+def test_no_shape_is_negative():
+    with pytest.raises(OperandError, match=r"operand 0 is \(-3,\), neither an array nor a shape"):
+        einjit.compile("i->", (-3,))
+
+
+class Forgetful(OrderedDict):
+    """As when another thread clears all plans just after this one has found its own."""
+
+    def get(self, key, default=None):
+        found = super().get(key, default)
+        self.clear()
+        return found
+
+
+def test_plans_may_be_dropped_while_they_are_looked_up(monkeypatch):
+    monkeypatch.setattr(dispatch, "_plans", Forgetful())
+    a = np.ones((2, 3))
+    for _ in range(3):
+        assert einjit.einsum("ij->j", a, order="C").tolist() == [2, 2, 2]
+
+
+# -- schedules -------------------------------------------------------------------------------------------
+
+def test_a_fused_sum_around_the_tile_fills_its_offsets():
+    a, b = np.arange(100.0).reshape(5, 5, 4), np.arange(12.0).reshape(4, 3)
+    schedule = (Fuse(("j", "k"), "g"), Split("i", 2), Reorder(("i/2", "g", "i")), Vectorize("i", 2))
+    kernel = einjit.compile("iij,jx->i", a, b, schedule=schedule)
+    np.testing.assert_array_equal(kernel(a, b), np.einsum("iij,jx->i", a, b))
+
+
+@pytest.mark.parametrize("mark", [Unroll("f"), Vectorize("f", 4)])
+def test_an_inner_block_that_is_not_whole_tiles_is_refused(mark):
+    """It wrote behind the end of the output."""
+    schedule = (Fuse(("i", "j"), "f"), Split("f", 20), Split("f", 10), Split("f", 4),
+                Reorder(("k", "f/20", "f/10", "f/4", "f")), mark)
+    with pytest.raises(ScheduleError, match="blocks of 10 f are not whole register tiles of 4: only the outermost"):
+        einjit.compile("abk,bak->ba", (5, 10, 6), (10, 5, 6), schedule=schedule)
+
+
+def test_a_schedule_is_of_one_nest_over_all_operands():
+    equation, shapes = ",".join(["ij"] * 17) + "->i", [(6, 3)] * 17
+    kernel = einjit.compile(equation, *shapes, schedule=(Split("i", 4), Parallel("i")))
+    assert len(kernel.steps) == 1
+    assert kernel(*[np.full((6, 3), 2.0)] * 17).tolist() == [3 * 2.0**17] * 6
+    with pytest.raises(OperandError, match="one loop nest takes at most 62 operands, not 63"):
+        einjit.compile(",".join(["i"] * 63) + "->i", *[(6,)] * 63, schedule=())
+
+
+# -- bodies ----------------------------------------------------------------------------------------------
+
+@einjit.jit(",".join(["i"] * 18) + "->")
+def alternating(a, b, c, d, e, f, g, h, i, j, k, m, n, p, q, r, s, t):
+    return a - b + c - d + e - f + g - h + i - j + k - m + n - p + q - r + s - t
+
+
+def test_a_body_of_many_operands_is_one_nest():
+    operands = [np.arange(4.0) * x for x in range(18)]
+    assert alternating(*operands) == -9 * 6
+
+
+@einjit.jit("i,i->i")
+def quotient(a, b):
+    return a / b
+
+
+@pytest.mark.parametrize("dtype,tiny,huge", [("complex64", 1e-25, 1e25), ("complex128", 1e-200, 1e200)])
+def test_complex_division_as_numpy_does_it(dtype, tiny, huge):
+    a = np.array([1 + 1j, tiny, 2, 3j, 1 + 1j, -1, 2, 1, 0], dtype)
+    b = np.array([tiny, tiny + tiny * 1j, huge * 1j, huge, np.inf, 3 + 4j, 4 - 3j, 0, 0], dtype)
+    with np.errstate(all="ignore"):
+        expected = a / b
+    np.testing.assert_allclose(quotient(a, b), expected, rtol=1e-6)
+
+
+@einjit.jit("i->i")
+def root(a):
+    return a**0.5
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int64", "float16", "float32", "float64"])
+def test_a_power_of_a_half_has_the_dtype_of_numpys(dtype):
+    a = np.array([0, 1, 2, 100], dtype)
+    assert root(a).dtype == (a**0.5).dtype
+    np.testing.assert_allclose(root(a), a**0.5, rtol=1e-3 if dtype == "float16" else 1e-6)
+
+
+@einjit.jit("i->i")
+def pole(a):
+    return 1 / (a - 1)
+
+
+def test_no_warning_about_values_that_are_not_there():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pole(np.array([2.0, 3.0])).tolist() == [1.0, 0.5]
+
+
+@einjit.jit("i->")
+def difference(a):
+    return a - 300
+
+
+@pytest.mark.parametrize("dtype,reason", [("int8", "Python integer 300 out of bounds for int8"),
+                                          ("uint8", "Python integer 300 out of bounds for uint8")])
+def test_what_numpy_refuses_in_a_body_is_refused_with_the_equation(dtype, reason):
+    with pytest.raises(DtypeError) as refusal:
+        difference(np.ones(3, dtype))
+    assert str(refusal.value) == (f"'a - 300' is not defined for {dtype}: {reason}\n  i->\n  ^\n"
+                                  "  shapes: (3,)\n  fix: convert the operands")
+
+
+def test_a_body_that_is_too_deep_is_refused(tmp_path):
+    source = tmp_path / "deep.py"
+    for terms in (150, 900):        # deeper than Python parses nested calls, and than we recurse
+        source.write_text(f"def deep(a): return {' + '.join(['a'] * terms)}\n")
+        namespace = {}
+        exec(compile(source.read_text(), source, "exec"), namespace)
+        with pytest.raises(BodyError, match="operations more than 100 deep in one another"):
+            einjit.jit("i->")(namespace["deep"])
