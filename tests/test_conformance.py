@@ -30,6 +30,7 @@ def run_suite(plugin: str, module: str, **env: str) -> Outcome:
     """Run the module's tests under the plugin in a fresh process; every one of them must pass."""
     done = run_python(
         "-m", "pytest", "-q", "-p", f"tests.conformance.{plugin}", "-p", "no:cacheprovider", "-c", os.devnull,
+        "--noconftest",  # ours would undo env
         "--tb=short", "--pyargs", module, timeout=1000, **env,
     )
     summary = done.stdout[-3000:]
