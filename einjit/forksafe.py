@@ -14,7 +14,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 # One compile at a time. Hold it also around the first import of Numba and llvmlite.
 compile_lock = threading.RLock()
@@ -63,23 +65,29 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def uninterrupted(function: Callable[[], object]) -> None:
-    """Call `function` where Ctrl-C cannot stop it half-way: for imports, which would stay half done.
+def uninterrupted(function: Callable[[], Result]) -> Result:
+    """Call `function` where Ctrl-C cannot stop it half-way: for imports, which would stay half done, and for
+    Numba, whose registries would.
 
     It runs in a thread of its own; a KeyboardInterrupt reaches the waiting caller, and `function` goes on. A
     fork waits until it has ended, and so does the next call.
     """
     raised: list[BaseException] = []
+    result: list[Result] = []
 
     def work() -> None:
         try:
             with _import_lock:
-                function()
+                result.append(function())
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=work, name="einjit-import")
-    thread.start()
+    thread = threading.Thread(target=work, name="einjit-compile")
+    try:
+        thread.start()
+    except RuntimeError:        # no more threads to be had, or the interpreter is ending
+        return function()
     thread.join()
     if raised:
         raise raised[0]
+    return result[0]

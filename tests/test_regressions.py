@@ -12,6 +12,7 @@ import einjit
 from einjit import dispatch
 from einjit.errors import BodyError, DtypeError, OperandError, ScheduleError
 from einjit.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+from tests.subprocesses import run_code
 
 
 @pytest.fixture(autouse=True)
@@ -162,3 +163,30 @@ def test_a_body_that_is_too_deep_is_refused(tmp_path):
         exec(compile(source.read_text(), source, "exec"), namespace)
         with pytest.raises(BodyError, match="operations more than 100 deep in one another"):
             einjit.jit("i->")(namespace["deep"])
+
+
+# -- interrupts ------------------------------------------------------------------------------------------
+
+def test_a_ctrl_c_does_not_reach_numba(cold_cache):
+    """It could end a generator of Numba's for good, and with it all compiling in the process."""
+    run_code("""
+        import os, signal, time, numpy as np, einjit
+        from numba.core import compiler
+        einjit.options(handover="unsupported")
+        compile_extra, ended = compiler.compile_extra, []
+
+        def interrupted(*args, **keywords):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            ended.append(compile_extra(*args, **keywords))
+            return ended[-1]
+
+        compiler.compile_extra = interrupted
+        try:
+            einjit.einsum("ij,kj->ik", np.ones((3, 4)), np.ones((5, 4)))
+            raise SystemExit("no signal came")
+        except KeyboardInterrupt:
+            compiler.compile_extra = compile_extra
+        assert einjit.einsum("i->", np.ones(3)) == 3
+        assert len(ended) == 1
+    """)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import linecache
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from ..forksafe import uninterrupted
@@ -63,14 +63,20 @@ def load(code: MachineCode) -> LoadedCode:
 
 
 def _optimised(source: Source):
-    """(LLVM module, symbol): lowered by Numba, optimised here.
+    """(LLVM module, symbol): lowered by Numba, optimised here."""
+    module, symbol = uninterrupted(partial(_lowered, source))
+    _run_passes(module)
+    return module, symbol
+
+
+def _lowered(source: Source):
+    """(LLVM module, symbol), as Numba lowers the source. Must not be interrupted: see `uninterrupted`.
 
     Numba would run LLVM's whole pipeline twice, vectorise and unroll loops that are as they should be, and
     load the code into an engine that is never freed. Its compiler takes a library to put the code in, so we
     give it one that does nothing more.
     """
-    if not _prepare_numba.cache_info().currsize:
-        uninterrupted(_prepare_numba)
+    _prepare_numba()
     from numba.core import compiler, types
     from numba.core.registry import cpu_target
 
@@ -83,9 +89,7 @@ def _optimised(source: Source):
     flags.nrt = False
     result = compiler.compile_extra(cpu_target.typing_context, context, function, (types.int64, types.int64),
                                     types.void, flags, {}, library=library)
-    module = library._final_module
-    _run_passes(module)
-    return module, result.fndesc.llvm_func_name
+    return library._final_module, result.fndesc.llvm_func_name
 
 
 @lru_cache(maxsize=None)
