@@ -164,7 +164,8 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
     result = call(arrays, target) if _may_write(target) else NotImplemented
     if result is NotImplemented:
         fresh = run(text, parsed, arrays, None, optimize, body, dtype or planning.types_of(problem).compute, order, "unsafe")
-        np.copyto(target, fresh, casting="unsafe")
+        # A view may lie over `out`, and NumPy's assignment is wrong where two strides overlap in one dimension.
+        np.copyto(target, np.array(fresh), casting="unsafe")
         result = target
     if out is not None:
         return _written(out, target)

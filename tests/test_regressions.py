@@ -65,6 +65,14 @@ def test_plans_may_be_dropped_while_they_are_looked_up(monkeypatch):
         assert einjit.einsum("ij->j", a, order="C").tolist() == [2, 2, 2]
 
 
+def test_out_may_lie_over_the_diagonal_that_it_gets():
+    memory = np.arange(700)
+    square = np.lib.stride_tricks.as_strided(memory, (17, 17), (34 * 8, 2 * 8))
+    diagonal = square.diagonal().copy()
+    einjit.einsum("ii->i", square, out=memory[33:50])
+    assert memory[33:50].tolist() == diagonal.tolist()
+
+
 # -- schedules -------------------------------------------------------------------------------------------
 
 def test_a_fused_sum_around_the_tile_fills_its_offsets():
