@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Mapping, Sequence
 
 from . import cache, machine
@@ -19,7 +20,7 @@ from .einsum import Einsum
 from .errors import EinjitError
 from .expr import Expr
 from .fingerprint import kernel_key
-from .forksafe import compile_lock
+from .forksafe import compile_lock, uninterrupted
 from .ir import LoopNest
 from .lower import lower
 from .schedule.choose import Choice, choose, normalised
@@ -99,8 +100,12 @@ def machine_code(source: Source) -> build.LoadedCode:
     with compile_lock:
         found = _codes.get(source.entry)
         if found is None:
-            found = _codes[source.entry] = _from_disk(source) or _compiled(source)
+            found = _codes[source.entry] = uninterrupted(partial(_obtained, source))
     return found
+
+
+def _obtained(source: Source) -> build.LoadedCode:
+    return _from_disk(source) or _compiled(source)
 
 
 def _from_disk(source: Source) -> build.LoadedCode | None:

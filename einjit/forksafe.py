@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -67,7 +68,7 @@ if hasattr(os, "register_at_fork"):
 
 def uninterrupted(function: Callable[[], Result]) -> Result:
     """Call `function` where Ctrl-C cannot stop it half-way: for imports, which would stay half done, and for
-    Numba, whose registries would.
+    compiling, which would leave Numba's registries broken and LLVM's objects owned twice.
 
     It runs in a thread of its own; a KeyboardInterrupt reaches the waiting caller, and `function` goes on. A
     fork waits until it has ended, and so does the next call.
@@ -81,13 +82,21 @@ def uninterrupted(function: Callable[[], Result]) -> Result:
                 result.append(function())
         except BaseException as error:
             raised.append(error)
+        finally:
+            ended.release()
 
-    thread = threading.Thread(target=work, name="einjit-compile")
+    # Not Thread.join: interrupted, it takes the thread for ended (CPython 3.11's _wait_for_tstate_lock).
+    ended = threading.Lock()
+    ended.acquire()
+    # In the caller's context: its options hold for what is done here.
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="einjit-compile")
     try:
         thread.start()
     except RuntimeError:        # no more threads to be had, or the interpreter is ending
         return function()
-    thread.join()
+    # In short waits: a signal that comes just before a wait begins does not end it.
+    while not ended.acquire(timeout=0.1):
+        pass
     if raised:
         raise raised[0]
     return result[0]

@@ -1,6 +1,7 @@
 """`compile` and `Kernel`: a handle on a compiled equation, for calling and for looking into."""
 from __future__ import annotations
 
+from functools import partial
 from typing import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from .dispatch import plain, run
 from .errors import DtypeError, EinjitError, OperandError
 from .expr import Expr
 from .fallback import is_compiled_dtype
+from .forksafe import uninterrupted
 from .options import current
 from .parse import parse_for
 from .planning import Problem, ProgramCall, check_optimize, plan_call
@@ -112,12 +114,12 @@ class Kernel:
     @property
     def llvm(self) -> str:
         """LLVM's optimised IR of the last step."""
-        return build.llvm_of(self.steps[-1].source)
+        return uninterrupted(partial(build.llvm_of, self.steps[-1].source))
 
     @property
     def asm(self) -> str:
         """The machine code of the last step, as assembly."""
-        return build.asm_of(self.steps[-1].source)
+        return uninterrupted(partial(build.asm_of, self.steps[-1].source))
 
     def explain(self) -> str:
         """Every stage, for people."""

@@ -18,7 +18,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from .contraction import Layout
-from .forksafe import compile_lock
+from .forksafe import compile_lock, uninterrupted
 
 WRITEABLE = 0x0400
 STACK_WORKSPACE = 16384     # bytes that the launcher lends a kernel from its own stack
@@ -59,7 +59,7 @@ def launcher(words: np.ndarray, keep: Any):
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
     # The third argument is meant for the function's module, and takes any object.
     with compile_lock:
-        method, _ = _method()
+        method, _ = _method() if _method.cache_info().currsize else uninterrupted(_method)
     return new(ctypes.addressof(method), words, keep)
 
 

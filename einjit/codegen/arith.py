@@ -59,7 +59,12 @@ def accumulate(builder, element: Element, reduce: str, total: Lanes, expr: Expr,
         x = evaluate(builder, element, expr.x, operands)
         y = evaluate(builder, element, expr.y, operands)
         return _multiply_add(builder, element, x, y, total)
-    return binary(builder, element, reduce, total, evaluate(builder, element, expr, operands))
+    return combine(builder, element, reduce, total, evaluate(builder, element, expr, operands))
+
+
+def combine(builder, element: Element, reduce: str, x: Lanes, y: Lanes) -> Lanes:
+    """Two partial results as one. Their order is free; that of the operations in an expression is not."""
+    return binary(builder, element, reduce, x, y, FAST)
 
 
 def identity(element: Element, reduce: str, lanes: int) -> Lanes:
@@ -75,7 +80,7 @@ def horizontal(builder, element: Element, reduce: str, value: Lanes) -> Lanes:
         half = value.lanes // 2
         low, high = (
             Lanes(tuple(_slice(builder, p, start, half) for p in value.parts), half) for start in (0, half))
-        value = binary(builder, element, reduce, low, high)
+        value = combine(builder, element, reduce, low, high)
     return value
 
 
@@ -85,18 +90,18 @@ def _slice(builder, part, start: int, count: int):
     return el.shuffle(builder, part, part, list(range(start, start + count)))
 
 
-def binary(builder, element: Element, op: str, x: Lanes, y: Lanes) -> Lanes:
+def binary(builder, element: Element, op: str, x: Lanes, y: Lanes, flags: Sequence[str] = ()) -> Lanes:
     if element.kind == "c":
-        return Lanes(_COMPLEX[op](builder, x.parts, y.parts), x.lanes)
-    return Lanes((_real_binary(builder, element, op, x.parts[0], y.parts[0]),), x.lanes)
+        return Lanes(_COMPLEX[op](builder, x.parts, y.parts, flags), x.lanes)
+    return Lanes((_real_binary(builder, element, op, x.parts[0], y.parts[0], flags),), x.lanes)
 
 
-def _real_binary(builder, element: Element, op: str, x, y):
+def _real_binary(builder, element: Element, op: str, x, y, flags: Sequence[str]):
     if element.kind == "f":
         if op in ("min", "max"):
             return _call(builder, f"llvm.{op}imum", [x, y])
         return {"add": builder.fadd, "sub": builder.fsub, "mul": builder.fmul, "div": builder.fdiv}[op](
-            x, y, flags=FAST)
+            x, y, flags=flags)
     if element.kind == "b":
         return {"add": builder.or_, "mul": builder.and_, "max": builder.or_, "min": builder.and_}[op](x, y)
     if op in ("min", "max"):
@@ -118,14 +123,15 @@ def _multiply_add(builder, element: Element, x: Lanes, y: Lanes, z: Lanes) -> La
     return Lanes((fma(minus_xi, yi, real), fma(xi, yr, imag)), z.lanes)
 
 
-def _complex_mul(builder, x, y):
+def _complex_mul(builder, x, y, flags):
     (a, b), (c, d) = x, y
-    real = builder.fsub(builder.fmul(a, c, flags=FAST), builder.fmul(b, d, flags=FAST), flags=FAST)
-    imag = builder.fadd(builder.fmul(a, d, flags=FAST), builder.fmul(b, c, flags=FAST), flags=FAST)
+    fused = ("contract",)       # two of the four products, as NumPy's own loops do
+    real = builder.fsub(builder.fmul(a, c, flags=fused), builder.fmul(b, d, flags=fused), flags=fused)
+    imag = builder.fadd(builder.fmul(a, d, flags=fused), builder.fmul(b, c, flags=fused), flags=fused)
     return real, imag
 
 
-def _complex_div(builder, x, y):
+def _complex_div(builder, x, y, flags):
     # Smith's method (CACM 1962), as in NumPy: c * c + d * d would overflow, or vanish, long before c and d do.
     (a, b), (c, d) = x, y
     zero = ir.Constant(c.type, None)
@@ -141,8 +147,8 @@ def _complex_div(builder, x, y):
 
 
 _COMPLEX = {
-    "add": lambda b, x, y: tuple(b.fadd(p, q, flags=FAST) for p, q in zip(x, y)),
-    "sub": lambda b, x, y: tuple(b.fsub(p, q, flags=FAST) for p, q in zip(x, y)),
+    "add": lambda b, x, y, flags: tuple(b.fadd(p, q, flags=flags) for p, q in zip(x, y)),
+    "sub": lambda b, x, y, flags: tuple(b.fsub(p, q, flags=flags) for p, q in zip(x, y)),
     "mul": _complex_mul,
     "div": _complex_div,
 }

@@ -3,15 +3,16 @@
 Numba types and lowers the source; LLVM optimises it, once. What is cached and called is the plain
 object code: it loads in a millisecond without Numba (whose import and first use cost half a second), and
 an engine of its own can be freed, which Numba's cannot.
+
+Nothing here may be interrupted half-way: callers run it through `forksafe.uninterrupted`.
 """
 from __future__ import annotations
 
 import linecache
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
-from ..forksafe import uninterrupted
 from .cpu import Source
 
 
@@ -64,13 +65,13 @@ def load(code: MachineCode) -> LoadedCode:
 
 def _optimised(source: Source):
     """(LLVM module, symbol): lowered by Numba, optimised here."""
-    module, symbol = uninterrupted(partial(_lowered, source))
+    module, symbol = _lowered(source)
     _run_passes(module)
     return module, symbol
 
 
 def _lowered(source: Source):
-    """(LLVM module, symbol), as Numba lowers the source. Must not be interrupted: see `uninterrupted`.
+    """(LLVM module, symbol), as Numba lowers the source.
 
     Numba would run LLVM's whole pipeline twice, vectorise and unroll loops that are as they should be, and
     load the code into an engine that is never freed. Its compiler takes a library to put the code in, so we

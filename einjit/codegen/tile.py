@@ -18,7 +18,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from . import elements as el
-from .arith import accumulate, binary, horizontal, identity
+from .arith import accumulate, combine, horizontal, identity
 from .elements import I64, Element, Lanes
 from .irloops import branch, choose, counted
 from .memory import is_run, table_entry
@@ -373,7 +373,7 @@ class _Tile:
                 return list(el.load(b, self.element, self._address(spec.out, position), 1).parts)
 
             parts = choose(b, first, lambda: list(identity(self.element, spec.reduce, 1).parts), earlier)
-            results[position] = binary(b, self.element, spec.reduce, Lanes(tuple(parts), 1), value)
+            results[position] = combine(b, self.element, spec.reduce, Lanes(tuple(parts), 1), value)
         for position, value in results.items():
             el.store(b, self.element, self._address(spec.out, position), value)
 
@@ -382,7 +382,7 @@ class _Tile:
         for position in dict.fromkeys(p for p, _ in self._slots):
             value = totals[position, 0]
             for j in range(1, spec.vectors):
-                value = binary(b, self.element, spec.reduce, value, totals[position, j])
+                value = combine(b, self.element, spec.reduce, value, totals[position, j])
             sums[position] = horizontal(b, self.element, spec.reduce, value)
         return sums
 
