@@ -126,6 +126,25 @@ def test_complex_division_as_numpy_does_it(dtype, tiny, huge):
     np.testing.assert_allclose(quotient(a, b), expected, rtol=1e-6)
 
 
+@einjit.jit("i,i->i")
+def cancelled(a, b):
+    return (a + b) - a
+
+
+@einjit.jit("i,i->i")
+def distributed(a, b):
+    return a * b + a * (1 - b)
+
+
+def test_a_body_is_computed_in_the_order_that_it_is_written_in():
+    """LLVM, if let, makes b of the first and a of the second, also where there is an infinity or a NaN."""
+    a = np.array([np.inf, np.nan, 1e308, 1e16, 1e-300])
+    b = np.array([1, 1, 1e308, 1, 1e308])
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(cancelled(a, b), (a + b) - a)
+        np.testing.assert_array_equal(distributed(a, b), a * b + a * (1 - b))
+
+
 @einjit.jit("i->i")
 def root(a):
     return a**0.5

@@ -10,7 +10,7 @@ Along the vector label a masked copy of the loop serves the last, partial vector
 """
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from itertools import product
 
 from llvmlite import ir
@@ -25,7 +25,7 @@ from .memory import is_run, table_entry
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileSpec, TileTensor
 
 
-@lru_cache(maxsize=None)
+@cache
 def register_tile(spec: TileSpec):
     """The intrinsic `tile(*spec.arguments)` of a specification; every argument is an int64."""
 
