@@ -173,7 +173,8 @@ class _Reader:
         if size > MAX_NODES:
             self.fail(node, f"with its local names put in, this has more than {MAX_NODES} operations")
         if depth > MAX_DEPTH:
-            self.fail(node, f"with its local names put in, this has operations more than {MAX_DEPTH} deep in one another",
+            self.fail(node, f"with its local names put in, this has operations more than {MAX_DEPTH} deep in one "
+                            "another",
                       "put parentheses into long sums: (a + b) + (c + d) is less deep than a + b + c + d")
         return expr
 

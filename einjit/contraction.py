@@ -139,7 +139,8 @@ class Contraction:
         lines = [f"{self.equation}  in {self.dtypes[0]}"]
         for d in self.dimensions:
             strides = ", ".join(f"{name} {s}" for name, s in zip(self.tensor_names, d.strides) if s)
-            lines.append(f"  {d.name} = {''.join(d.labels)}: {self.role(d).value}, extent {d.extent}, byte strides: {strides}")
+            lines.append(f"  {d.name} = {''.join(d.labels)}: {self.role(d).value}, extent {d.extent}, "
+                         f"byte strides: {strides}")
         return "\n".join(lines)
 
 

@@ -163,7 +163,8 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
         _used(problem)
     result = call(arrays, target) if _may_write(target) else NotImplemented
     if result is NotImplemented:
-        fresh = run(text, parsed, arrays, None, optimize, body, dtype or planning.types_of(problem).compute, order, "unsafe")
+        compute = dtype or planning.types_of(problem).compute
+        fresh = run(text, parsed, arrays, None, optimize, body, compute, order, "unsafe")
         # A view may lie over `out`, and NumPy's assignment is wrong where two strides overlap in one dimension.
         np.copyto(target, np.array(fresh), casting="unsafe")
         result = target
@@ -348,7 +349,8 @@ def tensordot(a, b, axes=2):
     names_b = list(range(a.ndim, a.ndim + b.ndim))
     for x, y in zip(left, right):
         if a.shape[x] != b.shape[y]:
-            raise OperandError(f"axis {x} of a has size {a.shape[x]} and axis {y} of b has size {b.shape[y]}", shapes=(a.shape, b.shape))
+            raise OperandError(f"axis {x} of a has size {a.shape[x]} and axis {y} of b has size {b.shape[y]}",
+                               shapes=(a.shape, b.shape))
         names_b[y] = x
     output = [x for x in names_a if x not in left] + [x for x in names_b if x >= a.ndim]
     return np.asarray(einsum(a, names_a, b, names_b, output))
@@ -361,7 +363,8 @@ def _contracted(axes, a: np.ndarray, b: np.ndarray) -> tuple[list[int], list[int
         left, right = list(range(-axes, 0)), list(range(axes))
     left, right = ([int(x) for x in np.atleast_1d(side)] for side in (left, right))
     if len(left) != len(right):
-        raise OperandError(f"{len(left)} axes of a and {len(right)} axes of b cannot be paired", shapes=(a.shape, b.shape))
+        raise OperandError(f"{len(left)} axes of a and {len(right)} axes of b cannot be paired",
+                           shapes=(a.shape, b.shape))
     for side, array, name in ((left, a, "a"), (right, b, "b")):
         for x in side:
             if not -array.ndim <= x < array.ndim:

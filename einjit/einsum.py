@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, cache
 from string import ascii_letters
 from typing import Sequence
 
@@ -47,7 +47,7 @@ def symbol(i: int) -> str:
     return ascii_letters[i] if i < 52 else _more_letters()[i - 52]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _more_letters() -> tuple[str, ...]:
     """Letters that stay apart as Python names too: Python reads U+017F, say, as an s."""
     letters = filter(str.isalpha, map(chr, range(0xC0, 0x32000)))

@@ -50,7 +50,8 @@ def _cost(step: CompiledStep) -> str:
     c = step.contraction
     moved = sum(np.dtype(d).itemsize * _points(c, t) for t, d in enumerate(c.dtypes))
     operations = c.work * max(1, len(c.operands) - 1 + any(d.summed for d in c.dimensions))
-    return (f"{operations:.4g} operations, {moved:.4g} bytes that must move: {operations / moved:.3g} operations a byte")
+    return (f"{operations:.4g} operations, {moved:.4g} bytes that must move: "
+            f"{operations / moved:.3g} operations a byte")
 
 
 def _points(c, tensor: int) -> int:

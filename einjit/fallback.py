@@ -8,7 +8,10 @@ from .stats import hand_over as count_handed_over
 numpy_einsum = np.einsum
 
 # Kind and itemsize of the element types that kernels are compiled for.
-_COMPILED = {*((kind, size) for kind in "iu" for size in (1, 2, 4, 8)), ("b", 1), ("f", 2), ("f", 4), ("f", 8), ("c", 8), ("c", 16)}
+_COMPILED = {
+    ("b", 1), ("f", 2), ("f", 4), ("f", 8), ("c", 8), ("c", 16),
+    *((kind, size) for kind in "iu" for size in (1, 2, 4, 8)),
+}
 
 
 def is_compiled_dtype(dtype: np.dtype) -> bool:

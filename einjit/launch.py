@@ -12,7 +12,7 @@ and flags, in this order, behind the object header.
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from functools import cache
 from typing import Any, Sequence
 
 import numpy as np
@@ -64,10 +64,11 @@ def launcher(words: np.ndarray, keep: Any):
 
 
 class _MethodDef(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]
+    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int),
+                ("doc", ctypes.c_char_p)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _method() -> tuple[_MethodDef, Any]:
     import llvmlite.binding as llvm
 

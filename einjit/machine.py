@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def table_entry(row: str, name: str = "") -> Cpu:
     return Cpu(name or row, bits, registers, fma_bits, latency, *(Cache(kb * 1024, ways) for kb, ways in caches))
 
 
-@lru_cache(maxsize=None)
+@cache
 def detect() -> Cpu:
     """This machine: vector unit by its features, cache sizes from the system where it tells them."""
     with compile_lock:      # neither a fork nor Ctrl-C may leave the import half done
@@ -63,7 +63,7 @@ def detect() -> Cpu:
 
         name, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
     cpu = table_entry(_row(name, features), name)
-    sizes = {level: cache for level, cache in _system_caches()}
+    sizes = dict(_system_caches())
     return Cpu(cpu.name, cpu.vector_bits, cpu.registers, cpu.fma_bits, cpu.fma_latency,
                sizes.get(1, cpu.l1), sizes.get(2, cpu.l2), sizes.get(3, cpu.l3),
                half=any(features.get(x) for x in ("f16c", "avx512f", "fullfp16", "neon")))

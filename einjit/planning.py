@@ -324,7 +324,7 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
 
 def _cast_before(source: str, target: str) -> str:
     s, t = np.dtype(source), np.dtype(target)
-    loses_kind = _KIND_RANK.index(s.kind) > _KIND_RANK.index(t.kind) and not (s.kind + t.kind in ("ui", "iu"))
+    loses_kind = _KIND_RANK.index(s.kind) > _KIND_RANK.index(t.kind) and s.kind + t.kind not in ("ui", "iu")
     return target if loses_kind or (source == "float16" and not machine.detect().half) else ""
 
 

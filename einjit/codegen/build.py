@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import linecache
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from .cpu import Source
@@ -93,7 +93,7 @@ def _lowered(source: Source):
     return library._final_module, result.fndesc.llvm_func_name
 
 
-@lru_cache(maxsize=None)
+@cache
 def _prepare_numba() -> None:
     """Import what a compilation needs, and let Numba collect its own implementations."""
     from numba.core.registry import cpu_target
@@ -112,7 +112,7 @@ def _python_function(source: Source):
     return namespace[source.entry].py_func
 
 
-@lru_cache(maxsize=None)
+@cache
 def _plain_library():
     from numba.core.codegen import JITCodeLibrary
 
@@ -137,7 +137,7 @@ def _run_passes(module) -> None:
     module.verify()
 
 
-@lru_cache(maxsize=None)
+@cache
 def target_machine():
     """The target machine that code is emitted with."""
     return _new_target_machine()

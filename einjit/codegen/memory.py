@@ -93,7 +93,8 @@ def _fill_runs(builder, table, members, extents, strides, fastest, stride, start
         offset = b.add(offset, b.mul(b.urem(rest, extent), table_entry(b, strides, d)))
         return b.udiv(rest, extent), offset
 
-    _, base = counted(builder, I64(1), members, 1, [builder.udiv(position, fastest), builder.mul(digit, stride)], slower)
+    first = [builder.udiv(position, fastest), builder.mul(digit, stride)]
+    _, base = counted(builder, I64(1), members, 1, first, slower)
     left, room = builder.sub(fastest, digit), builder.sub(count, filled)
     end = builder.add(filled, builder.select(builder.icmp_signed("<", left, room), left, room))
 

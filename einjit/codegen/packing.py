@@ -8,7 +8,7 @@ Which of these holds is seen from the offset tables while packing.
 """
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from llvmlite import ir
 from numba.core import types
@@ -21,7 +21,7 @@ from .memory import is_run, table_entry
 from .specs import PackSpec
 
 
-@lru_cache(maxsize=None)
+@cache
 def packing(spec: PackSpec):
     """The intrinsic `pack(panels, base, rows, steps, row_count, step_count)`.
 

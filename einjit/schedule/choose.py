@@ -77,7 +77,8 @@ def _packed(c: Contraction, cpu: Cpu) -> Choice:
     m, n, k = _by_stride(c, c.group(Role.M), 0, 1), _by_stride(c, c.group(Role.N), 0), _serial_order(c)
     batch = _by_stride(c, tuple(d for d in c.dimensions if c.role(d) in (Role.BATCH, Role.KEPT)), 0)
     t = tiling(cpu, c.dtypes[0], _extent(m), _extent(n), _extent(k))
-    opts: list[Opt] = [Fuse(_names(group), name) for group, name in ((batch, "B"), (m, "M"), (n, "N"), (k, "K")) if group]
+    groups = (("B", batch), ("M", m), ("N", n), ("K", k))
+    opts: list[Opt] = [Fuse(_names(group), name) for name, group in groups if group]
     order = [f"B/{OUTER_BLOCK}", "B"] if batch else []
     if batch:
         opts.append(Split("B", OUTER_BLOCK))
@@ -92,7 +93,8 @@ def _packed(c: Contraction, cpu: Cpu) -> Choice:
     return Choice(tuple(opts), "packed contraction", str(t), why)
 
 
-def _by_stride(c: Contraction, group: Sequence[Dimension], tensor: int, unit_of: int | None = None) -> tuple[Dimension, ...]:
+def _by_stride(c: Contraction, group: Sequence[Dimension], tensor: int,
+               unit_of: int | None = None) -> tuple[Dimension, ...]:
     """Slowest first by the strides of one tensor; the dimension contiguous in `unit_of` is put last."""
     itemsize = np.dtype(c.dtypes[unit_of]).itemsize if unit_of is not None else 0
     return tuple(sorted(group, key=lambda d: (
@@ -171,8 +173,9 @@ class _Direct:
     # -- the four shapes of the tile; each returns the loops inside the outer ones, its family and tile
 
     def _dot(self, vector: Dimension):
-        reusing = [d for d in self._reusing(vector)][:2]
-        widths = {0: [], 1: [4], 2: [4, 4]}[len(reusing)] if self.cpu.registers >= 32 else {0: [], 1: [4], 2: [2, 4]}[len(reusing)]
+        reusing = self._reusing(vector)[:2]
+        pair = [4, 4] if self.cpu.registers >= 32 else [2, 4]
+        widths = ([], [4], pair)[len(reusing)]
         widths = [min(w, d.extent) for w, d in zip(widths, reusing)]
         wanted = {0: 8, 1: 2, 2: 1}[len(reusing)] if self.components == 1 else 1
         lanes, vectors = self._vector(vector, wanted)

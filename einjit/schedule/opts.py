@@ -31,7 +31,8 @@ class Fuse:
             _require(len(nest.loops_of(label)) == 1, f"label {label} is split already: fuse first")
         group = [nest.label(label) for label in self.labels]
         _require(bool(group) and len(set(self.labels)) == len(group), "a label to fuse is named twice, or none is")
-        _require(len({lb.summed for lb in group}) == 1, f"summed and kept labels cannot be fused: {', '.join(self.labels)}")
+        _require(len({lb.summed for lb in group}) == 1,
+                 f"summed and kept labels cannot be fused: {', '.join(self.labels)}")
         others = [lb for lb in nest.labels if lb.name not in self.labels]
         _require(self.name not in {lb.name for lb in others}, f"the name {self.name} is taken")
         extent = 1
@@ -168,7 +169,8 @@ def _mark(nest: LoopNest, label: str, kind: Kind, lanes: int) -> LoopNest:
     _require(label in {lb.name for lb in nest.labels}, f"there is no label {label}")
     loop = nest.loops_of(label)[-1]
     _require(loop.kind is Kind.SERIAL, f"loop {label} is {loop.kind.value} already")
-    _require(loop.step == 1 and len(nest.loops_of(label)) > 1, f"loop {label} has no constant number of steps: split it first")
+    _require(loop.step == 1 and len(nest.loops_of(label)) > 1,
+             f"loop {label} has no constant number of steps: split it first")
     return _replaced(nest, loop, replace(loop, kind=kind, lanes=lanes))
 
 
