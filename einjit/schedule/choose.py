@@ -24,6 +24,7 @@ from .opts import Fuse, Opt, Pack, Parallel, Reorder, Schedule, Split, Unroll, V
 from .tiling import register_tile, tiling
 
 OUTER_BLOCK = 64            # positions of a fused outer label whose offsets are tabled at once
+MANY_PRODUCTS = 8           # of a batch, to share them out evenly among a few threads
 PACKED_WORK = 48 ** 3       # below, packing costs more than it saves
 
 
@@ -87,10 +88,17 @@ def _packed(c: Contraction, cpu: Cpu) -> Choice:
     opts += [Split("N", t.nc), Split("N", t.tile.nr), Split("K", t.kc), Split("M", t.mc), Split("M", t.tile.mr),
              Reorder((*order, jc, pc, ic, jr, ir, "K", "M", "N")), Unroll("M"), Vectorize("N", t.tile.lanes),
              Pack("b", pc, "N", "K"), Pack("a", ic, "M", "K"),
-             Parallel("N" if _extent(n) >= _extent(m) else "M")]
+             Parallel(_shared_when_packed(_extent(batch), _extent(m), _extent(n)))]
     why = (f"M {_extent(m)} x N {_extent(n)} x K {_extent(k)} is enough work to pay for packing; "
            f"N holds the output's contiguous dimension; blocks fit {cpu.name}'s caches")
     return Choice(tuple(opts), "packed contraction", str(t), why)
+
+
+def _shared_when_packed(batch: int, m: int, n: int) -> str:
+    """The label that threads share: whole products of a batch if there are enough, which pack nothing twice."""
+    if batch >= MANY_PRODUCTS:
+        return "B"
+    return "N" if n >= m else "M"
 
 
 def _by_stride(c: Contraction, group: Sequence[Dimension], tensor: int,
