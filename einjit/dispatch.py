@@ -94,7 +94,7 @@ def _einsum(arguments, out, optimize, dtype, order, casting):
     operands, lists = _split(arguments)
     if _is_foreign((*operands, out)):
         return hand_over("foreign array", arguments, out, **_given(optimize, dtype, order, casting))
-    arrays = [plain(x) for x in operands]
+    arrays = [_exact(x) for x in operands]
     shapes = tuple(a.shape for a in arrays)
     try:
         text, parsed = _parsed(arguments[0], lists, arrays, optimize)
@@ -150,9 +150,10 @@ def _by_numpy(reason: str, p: Problem, operands, out, optimize, dtype):
 
 def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, body: Expr | None,
         dtype: str | None = None, order: str = "K", casting: str = "safe"):
-    """Answer a problem whose operands are arrays of native, compiled dtypes."""
+    """Answer a problem whose operands are exact arrays of compiled dtypes, in any byte order."""
     _check_array(out, text, [a.shape for a in arrays])
     target = _plain_out(out)
+    given, arrays = arrays, [_native(a) for a in arrays]
     problem = _problem(text, parsed, arrays, target, optimize, body, dtype, order, casting)
     call = _plans.get(problem)
     if call is None:
@@ -161,7 +162,8 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
         call = _planned(problem, optimize)
     else:
         _used(problem)
-    result = call(arrays, target) if _may_write(target) else NotImplemented
+    operands = given if isinstance(call, ViewCall) else arrays      # a view is of the caller's own memory
+    result = call(operands, target) if _may_write(target) else NotImplemented
     if result is NotImplemented:
         compute = dtype or planning.types_of(problem).compute
         fresh = run(text, parsed, arrays, None, optimize, body, compute, order, "unsafe")
@@ -236,9 +238,15 @@ def _is_foreign(operands) -> bool:
 
 def plain(x) -> np.ndarray:
     """An exact ndarray with one of NumPy's own native dtype objects; no copy unless bytes must be swapped."""
+    return _native(_exact(x))
+
+
+def _exact(x) -> np.ndarray:
     a = np.asarray(x)
-    if type(a) is not np.ndarray:
-        a = a.view(np.ndarray)
+    return a if type(a) is np.ndarray else a.view(np.ndarray)
+
+
+def _native(a: np.ndarray) -> np.ndarray:
     if not a.dtype.isnative:
         a = a.astype(a.dtype.newbyteorder("="))
     return _with_own_dtype(a)

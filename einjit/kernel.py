@@ -69,7 +69,10 @@ class Kernel:
             result = self._call(arrays, None)
             return result if result.ndim else result[()]
         p = self._problem
-        return run(text, p.einsum, arrays, out, self._optimize, p.body)
+        result = run(text, p.einsum, arrays, out, self._optimize, p.body)
+        # Where einsum gives a view, a kernel gives a new array.
+        shared = out is None and any(np.may_share_memory(result, a) for a in arrays)
+        return result.copy() if shared else result
 
     def _fits(self, arrays) -> bool:
         return all(Layout.of(a) == t for a, t in zip(arrays, self._problem.inputs))

@@ -73,6 +73,21 @@ def test_out_may_lie_over_the_diagonal_that_it_gets():
     assert memory[33:50].tolist() == diagonal.tolist()
 
 
+def test_a_view_of_swapped_bytes_is_a_view_each_time():
+    a = np.arange(6, dtype=">f8").reshape(2, 3)
+    for _ in range(2):
+        view = einjit.einsum("yx->xy", a)
+        assert np.shares_memory(view, a) and view.dtype == a.dtype
+
+
+@pytest.mark.parametrize("layout", [slice(None), slice(None, None, -1)])
+def test_a_kernel_gives_a_new_array_for_other_strides_too(layout):
+    kernel, a = einjit.compile("ij->ji", (2, 3)), np.arange(6.0).reshape(2, 3)
+    result = kernel(a[layout])
+    assert result.tolist() == a[layout].T.tolist()
+    assert not np.shares_memory(result, a)
+
+
 # -- schedules -------------------------------------------------------------------------------------------
 
 def test_a_fused_sum_around_the_tile_fills_its_offsets():
