@@ -43,9 +43,10 @@ def llvm_of(source: Source) -> str:
     return str(_optimised(source)[0])
 
 
-def asm_of(source: Source) -> str:
-    """The assembly of a kernel, as text."""
-    return target_machine().emit_assembly(_optimised(source)[0])
+def asm_of(source: Source, machine=None) -> str:
+    """The assembly of a kernel, as text. `machine`: an LLVM target machine, of whatever kind; this one if None."""
+    machine = machine or target_machine()
+    return machine.emit_assembly(_optimised(source, machine)[0])
 
 
 def load(code: MachineCode) -> LoadedCode:
@@ -63,10 +64,12 @@ def load(code: MachineCode) -> LoadedCode:
     return LoadedCode(address, engine)
 
 
-def _optimised(source: Source):
+def _optimised(source: Source, machine=None):
     """(LLVM module, symbol): lowered by Numba, optimised here."""
+    machine = machine or target_machine()
     module, symbol = _lowered(source)
-    _run_passes(module)
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    _run_passes(module, machine)
     return module, symbol
 
 
@@ -125,14 +128,14 @@ def _plain_library():
     return PlainLibrary
 
 
-def _run_passes(module) -> None:
+def _run_passes(module, machine) -> None:
     """LLVM's standard pipeline, less what would make more versions of the loops."""
     import llvmlite.binding as llvm
 
     tuning = llvm.create_pipeline_tuning_options(speed_level=1)
     tuning.loop_vectorization = tuning.slp_vectorization = False
     tuning.loop_unrolling = tuning.loop_interleaving = False
-    builder = llvm.create_pass_builder(target_machine(), tuning)
+    builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     module.verify()
 
@@ -150,4 +153,15 @@ def _new_target_machine():
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3, jit=True)
+        cpu=scheduled_as(llvm.get_host_cpu_name()), features=llvm.get_host_cpu_features().flatten(), opt=3, jit=True)
+
+
+# Intel's processors with AVX-512 before Sapphire Rapids. LLVM's models of them start the tile's loads so early
+# that registers run out: 2 spills and some 30 moves for every 24 multiply-adds.
+_RUN_OUT = ("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake-client", "icelake-server",
+            "tigerlake", "rocketlake")
+
+
+def scheduled_as(cpu: str) -> str:
+    """The processor for whose pipeline code is arranged on `cpu`; which instructions there are, features say."""
+    return "sapphirerapids" if cpu in _RUN_OUT else cpu

@@ -1,0 +1,95 @@
+"""What the inner loop of a packed product is made of, on this machine and, by cross-compiling, on others."""
+
+from __future__ import annotations
+
+import re
+
+import llvmlite.binding as llvm
+import pytest
+
+import einjit
+from einjit.codegen import build
+from einjit.codegen.cpu import emit
+from einjit.ir import LoopNest
+from einjit.params import tile_width
+from tests.test_codegen import matmul
+
+X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+PROCESSORS = [
+    ("generic", X86, "x86-64", "float32"), ("avx2", X86, "x86-64-v3", "float32"), ("avx2", X86, "haswell", "float64"),
+    ("avx512", X86, "skylake-avx512", "float32"), ("avx512", X86, "icelake-server", "float64"),
+    ("avx512", X86, "sapphirerapids", "float32"), ("znver4", X86, "znver4", "float64"),
+    ("neon", ARM, "neoverse-n1", "float32"), ("neon", ARM, "apple-m1", "float64"),
+]
+
+MULTIPLY = re.compile(r"vfn?madd\w+p[sd]\b|fml[as]\b|mulp[sd]\b")     # the last where there is no fused one
+ADD = re.compile(r"addp[sd]\b")
+MOVE = re.compile(r"v?mov[aud]\w*\s+%[xyz]mm\d+, %[xyz]mm|mov\s+v\d+")
+FRAME = {"%rbp": r"movq\s+%rsp, %rbp", "x29": r"mov\s+x29, sp|add\s+x29, sp"}      # how a register becomes one
+JUMP = re.compile(r"(?:j\w+|b|b\.\w+|cbn?z\s+\w+,|tbn?z\s+\w+, #\d+,)\s+(\S+)$")
+
+
+def blocks(assembly: str) -> dict[str, list[str]]:
+    """Instructions by the label that they stand behind; a block ends at a jump."""
+    found: dict[str, list[str]] = {"": []}
+    name = ""
+    for line in assembly.splitlines():
+        line = re.sub(r"\s*(#\s.*|//.*)", "", line).strip()
+        if line.endswith(":"):
+            name = line[:-1]
+            found[name] = []
+        elif line and not line.startswith("."):
+            found[name].append(line)
+            if JUMP.match(line):
+                name = f"{name}'"
+                found[name] = []
+    return found
+
+
+def stack_registers(assembly: str) -> list[str]:
+    return ["%rsp", "sp", *(name for name, setting in FRAME.items() if re.search(setting, assembly))]
+
+
+def hot_loop(assembly: str) -> list[str]:
+    """The block that jumps to its own start and multiplies most."""
+    loops = [code for name, code in blocks(assembly).items()
+             if code and (jump := JUMP.match(code[-1])) and jump[1] == name]
+    return max(loops, key=lambda code: sum(bool(MULTIPLY.match(x)) for x in code))
+
+
+def assert_tight(assembly: str, nest: LoopNest) -> None:
+    """One multiply-add a vector of the tile and a load an operand of it; nothing else but the loop itself.
+
+    And the kernel as a whole calls nothing.
+    """
+    assert not re.search(r"^\s+(call|blr?\s)", assembly, re.M)
+    loop = hot_loop(assembly)
+    text = "\n".join(loop)
+    rows, lanes = tile_width(nest, "M"), nest.loops_of("N")[-1].lanes
+    vectors = tile_width(nest, "N") // lanes
+    assert sum(bool(MULTIPLY.match(x)) for x in loop) == rows * vectors, text
+    for register in stack_registers(assembly):
+        assert not re.search(rf"[(\[]{register}\b", text), text
+    if not any(ADD.match(x) for x in loop):        # without fused multiply-adds there are additions, and copies
+        assert not [x for x in loop if MOVE.match(x)], text
+        assert len(loop) - rows * vectors <= rows + vectors + 4, text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_inner_loop_on_this_machine(dtype):
+    kernel = einjit.compile("ij,jk->ik", (512, 512), (512, 512), dtype=dtype)
+    assert kernel.family == "packed contraction"
+    assert_tight(kernel.asm, kernel.nest)
+
+
+@pytest.mark.parametrize("row,triple,cpu,dtype", PROCESSORS, ids=[cpu for _, _, cpu, _ in PROCESSORS])
+def test_the_inner_loop_on_other_machines(row, triple, cpu, dtype):
+    nest = matmul(row=row, dtype=dtype)
+    assert_tight(assembly(nest, triple, cpu), nest)
+
+
+def assembly(nest: LoopNest, triple: str, cpu: str) -> str:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=build.scheduled_as(cpu), opt=3, jit=True)
+    return build.asm_of(emit(nest), machine)
