@@ -1,0 +1,225 @@
+"""Programs: shares of threads, workspaces, chains of steps."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import einjit
+from einjit import program
+from einjit.ir import Kind
+from einjit.params import tile_width
+from einjit.program import Program, allocator, scratch
+from tests.equations import EVERYDAY, Case
+from tests.reference import assert_close, reference
+from tests.test_codegen import nest_of
+
+PACKED = Case("packed", "ij,jk->ik", ((61, 67), (67, 71)))
+BATCHED = Case("packed batch", "bij,bjk->bik", ((3, 40, 50), (3, 50, 40)))
+
+
+def made(equation: str, *operands, threads: int = 1, **keywords) -> Program:
+    with einjit.options(threads=threads):
+        return einjit.compile(equation, *operands, **keywords)._call.program
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).uniform(-1, 1, shape)
+
+
+# -- shares ------------------------------------------------------------------------------------------------
+
+@settings(max_examples=200)
+@given(st.sampled_from(["ij,jk->ik", "bij,bjk->bik", "ij->i", "ij->j", "ij->ji", "i,j->ij", "ij->"]),
+       st.tuples(*[st.integers(1, 300)] * 4), st.sampled_from(["generic", "znver4"]), st.integers(2, 9))
+def test_shares_are_whole_tiles_and_together_everything(equation, extents, row, threads):
+    size = dict(zip("bijk", extents))
+    terms = equation.split("->")[0].split(",")
+    nest = nest_of(equation, [tuple(size[label] for label in term) for term in terms], row=row)
+    shares = program._shares(SimpleNamespace(nest=nest), threads)
+    shared = [loop.label for loop in nest.loops if loop.kind is Kind.PARALLEL]
+    if not shared:
+        assert shares == [{}]       # one thread does everything
+        return
+    (label,) = shared
+    extent, width = nest.label(label).extent, tile_width(nest, label)
+    ranges = [share.pop(label) for share in shares]
+    assert not any(shares)          # no other label is narrowed
+    assert len(ranges) == min(threads, -(-extent // width))
+    assert [start for start, _ in ranges] == [0, *(end for _, end in ranges[:-1])] and ranges[-1][1] == extent
+    assert all(start % width == 0 and start < end for start, end in ranges)
+    tiles = [-(-(end - start) // width) for start, end in ranges]
+    assert max(tiles) - min(tiles) <= 1
+
+
+COLUMNS = Case("column sums", "ij->j", ((37, 530),))
+SHARED = (PACKED, BATCHED, COLUMNS, *(case for case in EVERYDAY if case.name in (
+    "row_sums", "transpose", "matvec", "vecmat", "matmul", "outer", "batched_matmul", "mttkrp")))
+
+
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
+def test_threads_give_the_same_result_to_the_bit(case, monkeypatch):
+    operands = case.arrays()
+    alone = made(case.equation, *operands)
+    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    for threads in (2, 3):
+        together = made(case.equation, *operands, threads=threads)
+        assert together.steps[-1].bound.threads == threads and alone.steps[-1].bound.threads == 1
+        with einjit.options(threads=threads):
+            np.testing.assert_array_equal(together(operands), alone(operands), strict=True)
+    assert_close(alone(operands), reference(case.equation, *operands))
+
+
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
+def test_each_thread_writes_its_share_alone(case, monkeypatch):
+    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    operands = case.arrays()
+    together = made(case.equation, *operands, threads=3)
+    bound, writers = together.steps[0].bound, np.zeros(together.shape)
+    for launch in bound.launchers:
+        out = np.full(together.shape, np.nan)
+        bound._share(launch, (out, *operands))
+        writers += ~np.isnan(out)
+    assert np.all(writers == 1)
+
+
+def test_a_sum_of_everything_is_not_shared(monkeypatch):
+    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    whole = made("ij->", numbers(37, 53), threads=4)
+    assert whole.steps[0].bound.threads == 1
+
+
+def test_work_that_is_not_worth_it_is_not_shared():
+    assert made("ij->i", numbers(37, 53), threads=4).steps[0].bound.threads == 1
+    large = np.broadcast_to(1.0, (2000, 1000))
+    assert made("ij->i", large, threads=4).steps[0].bound.threads == 4
+
+
+def test_threads_begin_nothing_where_an_array_does_not_fit(monkeypatch):
+    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    a = numbers(37, 53)
+    together = made("ij->ij", a, threads=2)
+    out = np.full((37, 53), 7.0)
+    assert together.run(out, a.copy(order="F")) is NotImplemented
+    assert together.run(out, out) is NotImplemented
+    assert np.all(out == 7)
+
+
+# -- workspaces --------------------------------------------------------------------------------------------
+
+def in_new_threads(*functions) -> list:
+    """What each returns, called in a thread that has no workspace yet."""
+    found: list = []
+    for function in functions:
+        thread = threading.Thread(target=lambda function=function: found.append(function()))
+        thread.start()
+        thread.join()
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 100_000])
+def test_a_workspace_begins_on_a_cache_line(size):
+    (array,) = in_new_threads(lambda: scratch(size))
+    assert array.ctypes.data % 64 == 0 and array.nbytes >= size
+
+
+def test_a_workspace_is_kept_and_grows():
+    ((first, *others),) = in_new_threads(lambda: [scratch(size) for size in (1000, 500, 1000, 1001)])
+    assert [other is first for other in others] == [True, True, False]
+
+
+def test_each_thread_has_a_workspace_of_its_own():
+    one, other = in_new_threads(lambda: scratch(1000), lambda: scratch(1000))
+    assert not np.shares_memory(one, other)
+
+
+def test_packed_panels_lie_in_a_workspace_and_small_kernels_need_none():
+    operands = PACKED.arrays()
+    packed = made(PACKED.equation, *operands)
+    assert packed.steps[0].bound.workspace > 8 * (61 + 71) * 67
+    assert made("ij->i", operands[0]).steps[0].bound.workspace == 0
+
+
+# -- results -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("order,strides", [
+    ("C", (160, 40, 8)), ("F", (8, 24, 96)), ((0, 1, 2), (160, 40, 8)), ((2, 0, 1), (32, 8, 96)),
+    ((1, 2, 0), (8, 120, 24)),
+])
+def test_a_fresh_result_lies_in_the_order_of_its_axes(order, strides):
+    made = allocator((3, 4, 5), np.dtype("f8"), order)
+    assert (made().shape, made().strides) == ((3, 4, 5), strides)
+    assert made() is not made()
+
+
+def test_it_writes_to_out_and_returns_it():
+    a, b = PACKED.arrays()
+    product = made(PACKED.equation, a, b)
+    out = np.empty((61, 71))
+    assert product([a, b], out) is out
+    np.testing.assert_array_equal(product([a, b]), out)
+    assert product([a, b], np.empty((61, 71), order="F")) is NotImplemented
+
+
+# -- chains ------------------------------------------------------------------------------------------------
+
+LEFT_TO_RIGHT = [(0, 1), (0, 3), (0, 2), (0, 1)]
+CHAIN = "ab,bc,cd,de,ef->af"
+
+
+def test_a_chain_runs_its_steps_in_order():
+    operands = [numbers(9 + i, 10 + i) for i in range(5)]
+    chain = made(CHAIN, *operands, optimize=LEFT_TO_RIGHT)
+    assert [step.operands for step in chain.steps] == LEFT_TO_RIGHT
+    assert chain.work == sum(9 * (10 + i) * (11 + i) for i in range(4))
+    assert chain.bytes == 8 * 9 * (11 + 12 + 13)
+    assert_close(chain(operands), reference(CHAIN, *operands))
+
+
+def test_a_chain_frees_what_it_does_not_need_any_more():
+    operands = [numbers(128, 128) for _ in range(5)]
+    chain, out = made(CHAIN, *operands, optimize=[(0, 1), (0, 3), (0, 2), (0, 1)]), np.empty((128, 128))
+    chain(operands, out)        # now the workspaces are there
+    tracemalloc.start()
+    try:
+        chain(operands, out)
+        current, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # At most what a step reads and what it writes; at the end, nothing.
+    assert 2 * out.nbytes <= peak < 2.5 * out.nbytes and current < out.nbytes
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("cut", [slice(0, 9), slice(2, 11)], ids=["on top", "overlapping"])
+def test_a_chain_may_write_over_its_operands(place, cut):
+    memory = numbers(11, 9)
+    operands = [numbers(9, 9), numbers(9, 9) + 1, numbers(9, 9) + 2]
+    operands[place] = memory[:9]
+    expected = reference("ab,bc,cd->ad", *operands)
+    result = einjit.einsum("ab,bc,cd->ad", *operands, out=memory[cut], optimize=[(0, 1), (0, 1)])
+    assert_close(result, expected)
+
+
+def test_a_chain_refuses_to_write_over_what_its_last_step_reads():
+    operands = [numbers(9, 9) + i for i in range(3)]
+    chain = made("ab,bc,cd->ad", *operands, optimize=[(0, 1), (0, 1)])
+    expected = reference("ab,bc,cd->ad", *operands)
+    assert chain.run(operands[2], *operands) is NotImplemented
+    # The first operands have been read by then.
+    assert chain.run(operands[0], *operands) is None
+    assert_close(operands[0], expected)
+
+
+def test_a_chain_refuses_another_layout_at_any_step():
+    operands = [numbers(9, 9) + i for i in range(3)]
+    chain = made("ab,bc,cd->ad", *operands, optimize=[(0, 1), (0, 1)])
+    for place in range(3):
+        others = [op.copy(order="F") if i == place else op for i, op in enumerate(operands)]
+        assert chain(others) is NotImplemented
