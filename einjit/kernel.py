@@ -14,6 +14,7 @@ from .errors import DtypeError, EinjitError, OperandError
 from .expr import Expr
 from .fallback import is_compiled_dtype
 from .forksafe import uninterrupted
+from .ir import LoopNest
 from .options import current
 from .parse import parse_for
 from .planning import Problem, ProgramCall, check_optimize, plan_call
@@ -30,7 +31,8 @@ class Kernel:
 
     Attributes: `equation`, `shapes`, `dtypes`; `plan` and `steps` (each with its contraction, naive nest,
     schedule, nest and source); for the last step `nest`, `schedule`, `source`, `llvm`, `asm`; `family` and
-    `tiling` in words; `explain()` for all of it.
+    `tiling` in words; `explain()` for all of it. Where some size is 0 there are no steps, and all of them are
+    empty.
     """
 
     def __init__(self, problem: Problem, call, optimize: object):
@@ -100,29 +102,29 @@ class Kernel:
         return "; ".join(dict.fromkeys(s.choice.tiling for s in self.steps))
 
     @property
-    def nest(self):
+    def nest(self) -> LoopNest | None:
         """The scheduled loop nest of the last step."""
-        return self.steps[-1].nest
+        return self.steps[-1].nest if self.steps else None
 
     @property
     def schedule(self) -> Schedule:
         """The transformations of the last step, in order."""
-        return self.steps[-1].choice.schedule
+        return self.steps[-1].choice.schedule if self.steps else ()
 
     @property
     def source(self) -> str:
         """The generated Numba source of the last step."""
-        return self.steps[-1].source.text
+        return self.steps[-1].source.text if self.steps else ""
 
     @property
     def llvm(self) -> str:
         """LLVM's optimised IR of the last step."""
-        return uninterrupted(partial(build.llvm_of, self.steps[-1].source))
+        return uninterrupted(partial(build.llvm_of, self.steps[-1].source)) if self.steps else ""
 
     @property
     def asm(self) -> str:
         """The machine code of the last step, as assembly."""
-        return uninterrupted(partial(build.asm_of, self.steps[-1].source))
+        return uninterrupted(partial(build.asm_of, self.steps[-1].source)) if self.steps else ""
 
     def explain(self) -> str:
         """Every stage, for people."""
@@ -132,7 +134,8 @@ class Kernel:
 
     def __repr__(self) -> str:
         shapes = ", ".join(map(str, self.shapes))
-        return f"<einjit.Kernel {self.equation} for {shapes}: {self.family}, {self.tiling}>"
+        made = ", ".join(filter(None, (self.family, self.tiling)))
+        return f"<einjit.Kernel {self.equation} for {shapes}: {made}>"
 
 
 def _other(kind: type[EinjitError], what: str, arrays, operand: int, got, compiled, text: str) -> EinjitError:
