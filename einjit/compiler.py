@@ -1,9 +1,20 @@
 """The compiler, a line a stage. Read this first.
 
-    text --parse--> Einsum --plan--> Plan(steps) --contraction--> Contraction --lower--> LoopNest
-         --choose--> Schedule --apply--> LoopNest --emit--> Source --machine_code--> LoadedCode --bind--> callable
+    stage       from -> to                                   where
+    parse       text, label lists -> Einsum                  parse.py (positions: tokens.py)
+    plan        Einsum, sizes -> Plan of Steps               path.py: opt_einsum's order, or one nest
+    contract    Step, layouts -> Contraction                 contraction.py: roles, strides, folding
+    lower       Contraction -> LoopNest                      lower.py (nodes: ir.py; oracle: interp.py)
+    choose      Contraction, Cpu -> Schedule                 schedule/choose.py (blocks: tiling.py; machine.py)
+    apply       LoopNest, Schedule -> LoopNest               schedule/opts.py (what must hold: verify.py)
+    emit        LoopNest -> Source (Numba, as text)          codegen/cpu.py
+    compile     Source -> MachineCode                        codegen/build.py; tile.py, packing.py: vector code
+    load        MachineCode -> LoadedCode                    memory, or the disk (cache.py), or compile
+    bind        CompiledStep, layouts -> launcher            program.py (words: params.py; guard: launch.py)
+    call        arrays -> result                             dispatch.py finds the plan; planning.py makes it
 
-`compile_step` takes one step of a plan from layouts to code; `program.compile_program` chains the steps.
+This file walks one step from `contract` to `load`; `planning.plan_call` walks the steps of a plan, and
+`program.Program` runs them one after the other. Every value prints; `explaining.explain` shows them all.
 """
 from __future__ import annotations
 
