@@ -182,7 +182,9 @@ class _Direct:
 
     def _dot(self, vector: Dimension):
         reusing = self._reusing(vector)[:2]
-        pair = [4, 4] if self.cpu.registers >= 32 else [2, 4]
+        # One register a sum and component; as many again are needed to load what they are made of.
+        room = self.cpu.registers // self.components
+        pair = [4, 4] if room >= 32 else [2, 4] if room >= 16 else [2, 2]
         widths = ([], [4], pair)[len(reusing)]
         widths = [min(w, d.extent) for w, d in zip(widths, reusing)]
         wanted = {0: 8, 1: 2, 2: 1}[len(reusing)] if self.components == 1 else 1
