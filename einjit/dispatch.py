@@ -223,10 +223,13 @@ def _wait_is_long(problem: Problem) -> bool:
     """Whether NumPy should answer this tiny call, since its kernel would have to be compiled first."""
     if problem.options.handover != "tiny" or not planning.is_tiny(problem):
         return False
-    calls = _tiny[problem] = _tiny.get(problem, 0) + 1
+    calls = _tiny.get(problem, 0)
+    if calls == 0 and not planning.needs_compiler(problem):
+        return False
     if len(_tiny) > PLANS:
         _tiny.clear()
-    return calls <= TINY_CALLS and planning.needs_compiler(problem)
+    _tiny[problem] = calls + 1
+    return calls < TINY_CALLS
 
 
 # -- arguments -------------------------------------------------------------------------------------------

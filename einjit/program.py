@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import Callable, Sequence
 
 import numpy as np
@@ -139,12 +138,3 @@ class Program:
                 return NotImplemented
             arrays.append(result)
         return None
-
-    @property
-    def work(self) -> int:
-        return sum(s.bound.step.contraction.work for s in self.steps)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the program's own intermediate results."""
-        return sum(prod(s.result.shape) * np.dtype(s.result.dtype).itemsize for s in self.steps[:-1])

@@ -177,8 +177,6 @@ def test_a_chain_runs_its_steps_in_order():
     operands = [numbers(9 + i, 10 + i) for i in range(5)]
     chain = made(CHAIN, *operands, optimize=LEFT_TO_RIGHT)
     assert [step.operands for step in chain.steps] == LEFT_TO_RIGHT
-    assert chain.work == sum(9 * (10 + i) * (11 + i) for i in range(4))
-    assert chain.bytes == 8 * 9 * (11 + 12 + 13)
     assert_close(chain(operands), reference(CHAIN, *operands))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import einjit
-from einjit import dispatch
+from einjit import dispatch, planning
 from einjit.errors import BodyError, DtypeError, OperandError, ScheduleError
 from einjit.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
 from tests.subprocesses import run_code
@@ -232,3 +232,14 @@ def test_a_ctrl_c_does_not_reach_numba(cold_cache):
         assert einjit.einsum("i->", np.ones(3)) == 3
         assert len(ended) == 1
     """)
+
+
+def test_a_tiny_call_that_numpy_answers_is_scheduled_once(monkeypatch):
+    """Whether its kernel exists was asked again on each of the calls until it is compiled, at 0.7 ms a call."""
+    asked = []
+    monkeypatch.setattr(planning, "needs_compiler", lambda problem: asked.append(problem) or True)
+    a = np.arange(35).reshape(5, 7)
+    with einjit.options(handover="tiny"):
+        for _ in range(5):
+            np.testing.assert_array_equal(einjit.einsum("xy,xy->y", a, a), (a * a).sum(axis=0))
+    assert len(asked) == 1
