@@ -111,12 +111,6 @@ def gather(builder, element: Element, addresses: list[ir.Value]) -> Lanes:
     return Lanes(tuple(parts), lanes)
 
 
-def extract(builder, value: Lanes, lane: int) -> Lanes:
-    if value.lanes == 1:
-        return value
-    return Lanes(tuple(builder.extract_element(p, I32(lane)) for p in value.parts), 1)
-
-
 def broadcast(builder, value: Lanes, lanes: int) -> Lanes:
     """A one-lane value in every lane."""
     if lanes == 1 or value.lanes == lanes:
