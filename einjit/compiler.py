@@ -34,7 +34,8 @@ from .fingerprint import kernel_key
 from .forksafe import compile_lock, uninterrupted
 from .ir import LoopNest
 from .lower import lower
-from .schedule.choose import Choice, choose, normalised
+from .schedule.choice import Choice
+from .schedule.choose import choose, normalised
 from .schedule.opts import Schedule, apply
 from .stats import count
 

@@ -19,7 +19,7 @@ from einjit.ir import LoopNest, Pack
 from einjit.lower import lower
 from einjit.parse import parse
 from einjit.schedule import Fuse, Reorder, Split, Vectorize, apply
-from einjit.schedule import choose as policy
+from einjit.schedule import packed as policy
 from einjit.schedule.choose import choose, normalised
 from tests.equations import CASES, DTYPES, Case
 from tests.reference import assert_close, reference

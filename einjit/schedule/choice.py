@@ -1,0 +1,45 @@
+"""What the policies share: the choice they return, and questions about groups of dimensions."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+
+from ..contraction import Contraction, Dimension
+from .opts import Schedule
+
+OUTER_BLOCK = 64            # positions of a fused outer label whose offsets are tabled at once
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule, the family and tile it makes, and the reason in words."""
+
+    schedule: Schedule
+    family: str
+    tiling: str
+    why: str
+
+
+def extent(dimensions: Sequence[Dimension]) -> int:
+    total = 1
+    for d in dimensions:
+        total *= d.extent
+    return total
+
+
+def summed(c: Contraction) -> tuple[Dimension, ...]:
+    return tuple(d for d in c.dimensions if d.summed)
+
+
+def by_stride(c: Contraction, group: Sequence[Dimension], tensor: int,
+              unit_of: int | None = None) -> tuple[Dimension, ...]:
+    """Slowest first by the strides of one tensor; the dimension contiguous in `unit_of` is put last."""
+    itemsize = np.dtype(c.dtypes[unit_of]).itemsize if unit_of is not None else 0
+    return tuple(sorted(group, key=lambda d: (
+        unit_of is not None and d.strides[unit_of] == itemsize, -abs(d.strides[tensor]))))
+
+
+def names(group: Sequence[Dimension]) -> tuple[str, ...]:
+    return tuple(d.name for d in group)
