@@ -22,7 +22,7 @@ import einjit
 from einjit import expr
 from einjit.codegen import specs
 from einjit.codegen.cpu import emit, structure
-from einjit.codegen.memory import is_run
+from einjit.codegen.runs import is_run
 from einjit.codegen.specs import PackSpec, TileSpec, TileTensor
 from einjit.contraction import Layout, contraction
 from einjit.expr import Binary, Const, Operand, Select, Unary

@@ -76,14 +76,16 @@ def pointer(builder: ir.IRBuilder, address: ir.Value, typ: ir.Type) -> ir.Value:
     return builder.inttoptr(address, typ.as_pointer())
 
 
-def load(builder, element: Element, address: ir.Value, lanes: int, mask=None) -> Lanes:
-    """`lanes` neighbouring elements from a byte address of any alignment; lanes off in `mask` are zero."""
+def load(builder, element: Element, address: ir.Value, lanes: int, mask=None, otherwise: Lanes | None = None) -> Lanes:
+    """`lanes` neighbouring elements from a byte address of any alignment; lanes off in `mask` are those of
+    `otherwise`, or zero."""
     width = lanes * element.components
     typ = element.vector(width)
     if mask is None:
         raw = builder.load(pointer(builder, address, typ), align=1)
     else:
-        raw = _masked_load(builder, element, address, width, _component_mask(builder, element, mask, lanes))
+        rest = _join(builder, element, otherwise) if otherwise else _splat_constant(typ, 0)
+        raw = _masked_load(builder, address, rest, _component_mask(builder, element, mask, lanes))
     return _normalised(builder, element, _split(builder, element, raw, lanes))
 
 
@@ -94,6 +96,13 @@ def store(builder, element: Element, address: ir.Value, value: Lanes, mask=None)
         builder.store(raw, pointer(builder, address, raw.type), align=1)
     else:
         _masked_store(builder, raw, address, _component_mask(builder, element, mask, value.lanes))
+
+
+def prefetch(builder, address: ir.Value, for_writing: bool) -> None:
+    """Ask for the cache line at an address, which need not be valid, into all levels."""
+    arguments = [I8.as_pointer(), I32, I32, I32]
+    fetch = intrinsic_function(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
+    builder.call(fetch, [pointer(builder, address, I8), I32(int(for_writing)), I32(3), I32(1)])
 
 
 def gather(builder, element: Element, addresses: list[ir.Value]) -> Lanes:
@@ -187,10 +196,9 @@ def _normalised(builder, element: Element, value: Lanes) -> Lanes:
     return Lanes((builder.zext(true, value.parts[0].type),), value.lanes)
 
 
-def _masked_load(builder, element: Element, address, width: int, mask):
-    typ = element.vector(width)
-    if width == 1:
-        zero = _splat_constant(typ, 0)
+def _masked_load(builder, address, rest, mask):
+    typ = rest.type
+    if not isinstance(typ, ir.VectorType):
         with builder.if_else(mask) as (then, otherwise):
             with then:
                 loaded, there = builder.load(pointer(builder, address, typ), align=1), builder.block
@@ -198,11 +206,11 @@ def _masked_load(builder, element: Element, address, width: int, mask):
                 empty = builder.block
         phi = builder.phi(typ)
         phi.add_incoming(loaded, there)
-        phi.add_incoming(zero, empty)
+        phi.add_incoming(rest, empty)
         return phi
     fn = intrinsic_function(builder, f"llvm.masked.load.{suffix(typ)}.p0", typ,
                             [typ.as_pointer(), I32, mask.type, typ])
-    return builder.call(fn, [pointer(builder, address, typ), I32(1), mask, _splat_constant(typ, 0)])
+    return builder.call(fn, [pointer(builder, address, typ), I32(1), mask, rest])
 
 
 def _masked_store(builder, raw, address, mask) -> None:

@@ -5,11 +5,10 @@ the parameter block.
 """
 from __future__ import annotations
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .elements import I32, I64, iota, pointer, splat
+from .elements import I64, pointer
 from .irloops import counted
 
 ADDRESS = types.int64
@@ -107,12 +106,3 @@ def _fill_runs(builder, table, members, extents, strides, fastest, stride, start
     builder.branch(head)
     builder.position_at_end(done)
     return filled
-
-
-def is_run(builder, table: ir.Value, length: int, itemsize: int) -> ir.Value:
-    """Whether `length` neighbouring offsets of a table lie one element after the other (an i1)."""
-    vector = ir.VectorType(I64, length)
-    offsets = builder.load(pointer(builder, table, vector), align=8)
-    first = splat(builder, builder.extract_element(offsets, I32(0)), length)
-    differs = builder.icmp_signed("!=", builder.sub(offsets, first), iota(I64, length, itemsize))
-    return builder.icmp_unsigned("==", builder.bitcast(differs, ir.IntType(length)), ir.IntType(length)(0))

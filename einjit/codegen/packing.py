@@ -2,8 +2,9 @@
 
 A packed block is a row of panels; a panel holds `width` positions of the tiled label for each step of the
 serial one, `panel[k][i]` (Goto and van de Geijn 2008, section 4). Where the source is contiguous along the
-panel whole vectors are copied; where it is contiguous along k, squares are transposed in registers
-(Matthews 2016, section 5.2 walks patches for the same reason); elsewhere elements are gathered by offset.
+panel, but for ends of its innermost dimension, whole vectors are copied; where it is contiguous along k,
+squares are transposed in registers (Matthews 2016, section 5.2 walks patches for the same reason); elsewhere
+elements are gathered by offset.
 Which of these holds is seen from the offset tables while packing.
 """
 from __future__ import annotations
@@ -17,7 +18,8 @@ from numba.extending import intrinsic
 from . import elements as el
 from .elements import I64, Element, Lanes
 from .irloops import branch, counted
-from .memory import is_run, table_entry
+from .memory import table_entry
+from .runs import is_run, load_runs, two_runs
 from .specs import PackSpec
 
 
@@ -39,6 +41,10 @@ def packing(spec: PackSpec):
     return pack
 
 
+LINE = 64                   # bytes of a cache line, the most that is read of one row at a time
+AHEAD = 8                   # steps: how far the rows of a panel are asked for in advance
+
+
 class _Packer:
     def __init__(self, builder, spec: PackSpec):
         self.builder, self.spec = builder, spec
@@ -50,24 +56,65 @@ class _Packer:
 
         def panel(b, row, carried):
             (destination,) = carried
-            table = b.add(rows, b.mul(row, I64(8)))
-            self.panel(destination, base, table, steps, step_count)
+            self.panel(destination, base, b.add(rows, b.mul(row, I64(8))), steps, step_count)
             return [b.add(destination, panel_bytes)]
 
         counted(self.builder, I64(0), row_count, self.spec.width, [panels], panel)
 
     def panel(self, destination, base, rows, steps, count) -> None:
         """What lies together is found out here, so that one kernel serves all layouts."""
+        def apart() -> None:
+            if not self.pieces:
+                self.transpose(destination, base, rows, steps, count)
+                return
+            runs = [two_runs(self.builder, self.builder.add(rows, I64(8 * at)), lanes, self.source.itemsize)
+                    for at, lanes in self.pieces]
+            sound = runs[0].sound
+            for piece in runs[1:]:
+                sound = self.builder.and_(sound, piece.sound)
+            branch(self.builder, sound, lambda: self.copy_runs(destination, base, runs, steps, count),
+                   lambda: self.transpose(destination, base, rows, steps, count))
+
         branch(self.builder, is_run(self.builder, rows, self.spec.width, self.source.itemsize),
-               lambda: self.copy(destination, base, rows, steps, count),
-               lambda: self.transpose(destination, base, rows, steps, count))
+               lambda: self.copy(destination, base, rows, steps, count), apart)
+
+    @property
+    def pieces(self) -> list[tuple[int, int]]:
+        """The panel's width as vectors (first, lanes) that masked loads take; none for small elements, whose
+        masks most machines lack, and for panels of less than 4."""
+        pieces, at = [], 0
+        while at < self.spec.width and self.source.bits >= 32:
+            lanes = max(1, LINE // self.source.itemsize)
+            while lanes > self.spec.width - at:
+                lanes //= 2
+            pieces.append((at, lanes))
+            at += lanes
+        return [] if any(lanes == 1 for _, lanes in pieces) else pieces
 
     def copy(self, destination, base, rows, steps, count) -> None:
+        """The panel is one run at every step."""
         start = self.builder.add(base, table_entry(self.builder, rows, I64(0)))
+        final = self.builder.sub(count, I64(1))
 
         def step(b, k, carried):
+            self._ask_for(b, b.add(start, table_entry(b, steps, _lesser(b, b.add(k, I64(AHEAD)), final))))
             value = el.load(b, self.source, b.add(start, table_entry(b, steps, k)), self.spec.width)
-            self.put(b, destination, k, value)
+            self.put(b, destination, k, 0, value)
+            return []
+
+        counted(self.builder, I64(0), count, 1, [], step)
+
+    def _ask_for(self, b, address) -> None:
+        """Steps often lie on pages of their own, where no hardware looks ahead."""
+        for line in range(0, self.spec.width * self.source.itemsize, LINE):
+            el.prefetch(b, b.add(address, I64(line)), for_writing=False)
+
+    def copy_runs(self, destination, base, runs, steps, count) -> None:
+        """Every vector of the panel is one run or two."""
+        def step(b, k, carried):
+            start = b.add(base, table_entry(b, steps, k))
+            for (at, lanes), piece in zip(self.pieces, runs):
+                self.put(b, destination, k, at, load_runs(b, self.source, start, piece, lanes))
             return []
 
         counted(self.builder, I64(0), count, 1, [], step)
@@ -90,16 +137,21 @@ class _Packer:
         counted(self.builder, first, end, 1, [], step)
 
     @property
-    def square(self) -> int:
-        """Side of the squares transposed in registers: as many elements as fit 32 bytes, at most 8."""
-        side = max(1, min(8, 32 // self.target.itemsize))
-        while self.spec.width % side:
-            side //= 2
-        return side
+    def group(self) -> int:
+        """Rows transposed together: at most 8, and a divisor of the width."""
+        group = 8
+        while self.spec.width % group:
+            group //= 2
+        return group
+
+    @property
+    def side(self) -> int:
+        """Steps read at once from each row: a cache line of them, 16 at most, and whole squares."""
+        return max(self.group, min(16, LINE // self.source.itemsize))
 
     def transpose(self, destination, base, rows, steps, count) -> None:
         """By squares where steps lie together, else element by element."""
-        side = self.square
+        side = self.side
 
         def square_steps(b, k, carried):
             end = b.add(k, I64(side))
@@ -115,45 +167,52 @@ class _Packer:
         counted(self.builder, I64(0), count, side, [], square_steps)
 
     def squares(self, destination, base, rows, steps, k) -> None:
-        """Transpose side x side squares down the panel, for `side` steps from k on."""
-        b, side = self.builder, self.square
+        """Transpose squares down the panel, for `side` steps from k on."""
+        b, group = self.builder, self.group
         start = b.add(base, table_entry(b, steps, k))
-        for group in range(0, self.spec.width, side):
+        for first in range(0, self.spec.width, group):
             lines = []
-            for i in range(group, group + side):
+            for i in range(first, first + group):
                 address = b.add(start, table_entry(b, rows, I64(i)))
-                lines.append(el.convert(b, self.source, self.target, el.load(b, self.source, address, side)))
+                lines.append(el.load(b, self.source, address, self.side))
             for q, line in enumerate(transposed(b, lines)):
-                out = b.add(destination, b.mul(b.add(k, I64(q)), I64(self.step_bytes)))
-                el.store(b, self.target, b.add(out, I64(group * self.target.itemsize)), line)
+                self.put(b, destination, b.add(k, I64(q)), first, line)
 
-    def put(self, b, destination, k, value: Lanes) -> None:
-        out = b.add(destination, b.mul(k, I64(self.step_bytes)))
+    def put(self, b, destination, k, at: int, value: Lanes) -> None:
+        """Store elements of one step, from row `at` of the panel on."""
+        out = b.add(destination, b.add(b.mul(k, I64(self.step_bytes)), I64(at * self.target.itemsize)))
         el.store(b, self.target, out, el.convert(b, self.source, self.target, value))
 
 
 def transposed(builder, lines: list[Lanes]) -> list[Lanes]:
-    """An n x n square of n lines of n lanes, transposed in log2(n) rounds of two-input shuffles."""
-    n = len(lines)
+    """g lines of n lanes as n lines of g lanes, g a power of two that divides n.
+
+    log2(g) rounds of interleaving line i with line i + g/2 (a perfect shuffle), within blocks of g lanes, as
+    vector units do it: every block is a square, transposed.
+    """
+    g, n = len(lines), lines[0].lanes
     parts = []
     for c in range(len(lines[0].parts)):
         rows = [line.parts[c] for line in lines]
-        stride = n // 2
-        while stride:
-            rows = _exchange(builder, rows, stride)
-            stride //= 2
-        parts.append(rows)
-    return [Lanes(tuple(rows[i] for rows in parts), n) for i in range(n)]
+        for _ in range(g.bit_length() - 1):
+            pairs = [(rows[i], rows[i + g // 2]) for i in range(g // 2)]
+            rows = [el.shuffle(builder, x, y, _interleaved(g, n, half)) for x, y in pairs for half in (0, 1)]
+        parts.append([_block(builder, rows[i % g], i // g, g) for i in range(n)])
+    return [Lanes(tuple(rows[i] for rows in parts), g) for i in range(n)]
 
 
-def _exchange(builder, rows: list[ir.Value], stride: int) -> list[ir.Value]:
-    """Swap the off-diagonal stride x stride blocks of every 2 stride x 2 stride square."""
-    n = len(rows)
-    low = [j if not j & stride else n + (j - stride) for j in range(n)]
-    high = [j + stride if not j & stride else n + j for j in range(n)]
-    out = list(rows)
-    for i in range(n):
-        if not i & stride:
-            out[i] = el.shuffle(builder, rows[i], rows[i + stride], low)
-            out[i + stride] = el.shuffle(builder, rows[i], rows[i + stride], high)
-    return out
+def _interleaved(g: int, n: int, half: int) -> list[int]:
+    """Lanes x0 y0 x1 y1 ... of the lower or upper half of each block of g lanes."""
+    return [block + half * g // 2 + i // 2 + (i % 2) * n for block in range(0, n, g) for i in range(g)]
+
+
+def _block(builder, row: ir.Value, index: int, g: int) -> ir.Value:
+    if g == row.type.count:
+        return row
+    if g == 1:
+        return builder.extract_element(row, el.I32(index))
+    return el.shuffle(builder, row, row, list(range(index * g, (index + 1) * g)))
+
+
+def _lesser(builder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return builder.select(builder.icmp_signed("<", x, y), x, y)

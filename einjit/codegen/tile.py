@@ -21,7 +21,8 @@ from . import elements as el
 from .arith import accumulate, combine, horizontal, identity
 from .elements import I64, Element, Lanes
 from .irloops import branch, choose, counted
-from .memory import is_run, table_entry
+from .memory import table_entry
+from .runs import Runs, is_run, load_runs, store_runs, two_runs
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileSpec, TileTensor
 
 
@@ -247,7 +248,7 @@ class _Tile:
         if self.spec.out.vector == TABLE:
             return self._unflat(choose(self.builder, self._neighbours(),
                                        lambda: self._flat(self._plain_load(None)),
-                                       lambda: self._flat(self._buffered_load())))
+                                       lambda: self._flat(self._broken_load())))
         return self._buffered_load()
 
     def _finish(self, totals: dict) -> None:
@@ -258,21 +259,18 @@ class _Tile:
                    lambda: self._plain_store(totals, self._masks()))
         elif self.spec.out.vector == TABLE:
             branch(self.builder, self._neighbours(), lambda: self._plain_store(totals, None),
-                   lambda: self._buffered_store(totals))
+                   lambda: self._broken_store(totals))
         else:
             self._buffered_store(totals)
 
     def _prefetch_rows(self) -> None:
         """Ask for the output's rows while the long loop over packed panels runs."""
-        b, pointer_type = self.builder, el.I8.as_pointer()
-        fetch = el.intrinsic_function(b, "llvm.prefetch.p0", ir.VoidType(), [pointer_type, el.I32, el.I32, el.I32])
+        b = self.builder
         row_bytes = self.spec.width * self.element.itemsize
         for position in dict.fromkeys(p for p, _ in self._slots):
             start = self._row(position, 0)
             for line in range(0, row_bytes, 64):
-                for_writing, keep_in_all_levels, data = el.I32(1), el.I32(3), el.I32(1)
-                address = el.pointer(b, b.add(start, I64(line)), el.I8)
-                b.call(fetch, [address, for_writing, keep_in_all_levels, data])
+                el.prefetch(b, b.add(start, I64(line)), for_writing=True)
 
     def _vector_inside(self) -> ir.Value:
         return self.builder.icmp_signed(">=", self.args["v.left"], I64(self.spec.width))
@@ -299,6 +297,45 @@ class _Tile:
     def _plain_store(self, totals: dict, masks) -> None:
         for p, j in self._slots:
             el.store(self.builder, self.element, self._row(p, j), totals[p, j], masks and masks[j])
+
+    def _runs(self) -> tuple[list[Runs], ir.Value]:
+        """The output's columns, vector by vector, and whether each is at most two runs."""
+        b, lanes, sound = self.builder, self.spec.lanes, el.I1(1)
+        table, found = self.args[f"{self.spec.out.name}.v"], []
+        for j in range(self.spec.vectors):
+            runs = two_runs(b, b.add(table, I64(8 * j * lanes)), lanes, self.element.itemsize)
+            sound = b.and_(sound, runs.sound)
+            found.append(runs)
+        return found, sound
+
+    @property
+    def _masks_pay(self) -> bool:
+        """Small elements have no masked stores on most machines."""
+        return self.element.bits >= 32 and self.spec.lanes > 1
+
+    def _broken_load(self) -> dict:
+        """Of columns that are no single run."""
+        if not self._masks_pay:
+            return self._buffered_load()
+        runs, sound = self._runs()
+        address, lanes = {p: self._address(self.spec.out, p) for p, _ in self._slots}, self.spec.lanes
+        return self._unflat(choose(
+            self.builder, sound,
+            lambda: self._flat({(p, j): load_runs(self.builder, self.element, address[p], runs[j], lanes)
+                                for p, j in self._slots}),
+            lambda: self._flat(self._buffered_load())))
+
+    def _broken_store(self, totals: dict) -> None:
+        if not self._masks_pay:
+            self._buffered_store(totals)
+            return
+        runs, sound = self._runs()
+
+        def masked() -> None:
+            for p, j in self._slots:
+                store_runs(self.builder, self.element, self._address(self.spec.out, p), runs[j], totals[p, j])
+
+        branch(self.builder, sound, masked, lambda: self._buffered_store(totals))
 
     def _buffer(self) -> ir.Value:
         """A row-major copy of the tile on the stack, for output columns that lie apart."""
