@@ -252,7 +252,7 @@ def memory_order(p: Problem) -> str | tuple[int, ...]:
         rows = all(_is_contiguous(t, reverse=True) for t in p.inputs)
         return "F" if fortran and not rows else "C"
     axes = _axes_like_inputs(p)
-    if axes == tuple(range(len(axes))):
+    if axes == tuple(range(len(axes))) or _batch_would_be_fastest(p, axes):
         return "C"
     return "F" if axes == tuple(range(len(axes)))[::-1] else axes
 
@@ -278,6 +278,18 @@ def _axes_like_inputs(p: Problem) -> tuple[int, ...]:
             at = place
         fastest_first.insert(at, label)
     return tuple(p.einsum.output.index(x) for x in reversed(fastest_first) if x in p.einsum.output)
+
+
+def _batch_would_be_fastest(p: Problem, axes: Sequence[int]) -> bool:
+    """Whether order 'K' would put the elements of each product of a batch apart, where order 'C' does not.
+
+    `np.einsum` does so for attention (bqhd,bkhd->bhqk has h fastest), one element a store; with `optimize` it
+    hands such products to BLAS, whose results lie together.
+    """
+    if not p.einsum.summed or len(p.inputs) < 2:
+        return False
+    batch = [sum(label in term for term in p.einsum.inputs) == len(p.inputs) for label in p.einsum.output]
+    return batch[axes[-1]] and not batch[-1]
 
 
 def _is_contiguous(t: Layout, reverse: bool) -> bool:

@@ -37,3 +37,9 @@ def cold_cache(tmp_path, monkeypatch):
     folder.mkdir(mode=0o700)
     monkeypatch.setenv("EINJIT_CACHE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def always_packed(monkeypatch):
+    """Products that are small or skinny are packed as well."""
+    monkeypatch.setattr("einjit.schedule.choose.lanes_unpacked", lambda c, cpu: None)

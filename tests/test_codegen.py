@@ -245,7 +245,7 @@ def unaligned(x: np.ndarray) -> np.ndarray:
     ("float32", "float32"), ("float64", "float64"), ("complex64", "complex64"), ("int16", "int16"),
     ("float16", "float16"), ("int8", "float32"),
 ], ids="-".join)
-def test_packing_reads_every_layout(lay_a, lay_b, dtypes):
+def test_packing_reads_every_layout(lay_a, lay_b, dtypes, always_packed):
     a, b = lay_a(numbers((53, 67), dtypes[0])), lay_b(numbers((67, 71), dtypes[1]))
     kernel = einjit.compile("ij,jk->ik", a, b)
     assert kernel.family == "packed contraction"
@@ -274,7 +274,7 @@ def test_steps_that_end_inside_a_square_are_seen(inner):
     np.testing.assert_array_equal(kernel(a, b), np.einsum("mkl,kln->mn", a, b))
 
 
-def test_one_kernel_packs_from_all_of_them():
+def test_one_kernel_packs_from_all_of_them(always_packed):
     a, b = numbers((53, 67), "float32"), numbers((67, 71), "float32")
     sources = {einjit.compile("ij,jk->ik", lay_a(a), lay_b(b)).source
                for lay_a in (rows, columns, apart) for lay_b in (rows, columns, apart)}

@@ -71,7 +71,8 @@ def test_a_plan_of_several_steps():
 
 @pytest.mark.parametrize("equation,operands,family", [
     ("ij->i", ((40, 50),), "reduction"), ("ij->j", ((40, 50),), "column sums"), ("->", ((),), "scalar"),
-    ("ij->ji", ((40, 50),), "map"), ("ij,jk->ik", ((90, 90), (90, 90)), "packed contraction"),
+    ("ij->ji", ((40, 50),), "map"), ("ij,kj->ik", ((90, 90), (90, 90)), "packed contraction"),
+    ("ij,jk->ik", ((90, 90), (90, 90)), "direct contraction"),
 ])
 def test_families(equation, operands, family):
     assert einjit.compile(equation, *operands).family == family
@@ -156,7 +157,7 @@ def test_operands_may_be_laid_out_in_any_way(matmul, layout):
     assert_close(out, reference(MATMUL, a, b))
 
 
-def test_other_strides_reuse_the_code_where_it_allows():
+def test_other_strides_reuse_the_code_where_it_allows(always_packed):
     a, b = numbers(60, 60), numbers(60, 60) + 1
     packed = einjit.compile(MATMUL, a, b)
     compiles = stats().compiles

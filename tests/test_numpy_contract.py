@@ -236,6 +236,12 @@ def test_order_k_keeps_the_layout_of_the_operands():
     assert einjit.einsum("ij,ij->ij", a, a).strides == _numpy_einsum("ij,ij->ij", a, a).strides == (8, 24)
 
 
+def test_order_k_keeps_each_product_of_a_batch_together():
+    q, k = np.random.default_rng(0).random((2, 2, 5, 3, 4))
+    assert einjit.einsum("bqhd,bkhd->bhqk", q, k).flags.c_contiguous
+    assert einjit.einsum("bhqd,bhkd->bqkh", *(x.transpose(0, 2, 1, 3) for x in (q, k))).flags.c_contiguous
+
+
 def test_casting():
     a = np.ones((2, 3))
     assert einjit.einsum("ij,ij->ij", a, a, dtype="f4", casting="same_kind").dtype == np.float32

@@ -139,7 +139,7 @@ def test_each_thread_has_a_workspace_of_its_own():
     assert not np.shares_memory(one, other)
 
 
-def test_packed_panels_lie_in_a_workspace_and_small_kernels_need_none():
+def test_packed_panels_lie_in_a_workspace_and_small_kernels_need_none(always_packed):
     operands = PACKED.arrays()
     packed = made(PACKED.equation, *operands)
     assert packed.steps[0].bound.workspace > 8 * (61 + 71) * 67

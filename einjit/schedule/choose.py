@@ -3,7 +3,8 @@
 Policy only: what is chosen is a tuple of transformations that `apply` checks. Two families:
 
 * packed (`packed.py`): two operands with M, N and K and enough work to pay for packing;
-* direct (`direct.py`): everything else, from the operands as they lie.
+* direct (`direct.py`): everything else, from the operands as they lie, among it the products of matrices
+  that are small or skinny (`unpacked.py`).
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from ..machine import Cpu
 from .choice import Choice
 from .direct import Direct
 from .packed import packed, packing_pays
+from .unpacked import lanes_unpacked
 
 
 def normalised(c: Contraction) -> Contraction:
@@ -26,6 +28,7 @@ def normalised(c: Contraction) -> Contraction:
 
 def choose(c: Contraction, cpu: Cpu) -> Choice:
     """The policy's schedule for `c`, which `normalised` has been applied to."""
-    if packing_pays(c):
+    lanes = lanes_unpacked(c, cpu)
+    if lanes is None and packing_pays(c):
         return packed(c, cpu)
-    return Direct(c, cpu).choice()
+    return Direct(c, cpu, lanes).choice()

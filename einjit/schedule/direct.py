@@ -17,17 +17,17 @@ from .tiling import register_tile
 
 
 class Direct:
-    """The register tile on the operands as they lie."""
+    """The register tile on the operands as they lie. `lanes`: the dimension to vectorise, if it is known."""
 
-    def __init__(self, c: Contraction, cpu: Cpu):
-        self.c, self.cpu = c, cpu
+    def __init__(self, c: Contraction, cpu: Cpu, lanes: Dimension | None = None):
+        self.c, self.cpu, self.lanes = c, cpu, lanes
         self.components = 2 if np.dtype(c.dtypes[0]).kind == "c" else 1
         self.bits = np.dtype(c.dtypes[0]).itemsize * 8 // self.components
         self.opts: list[Opt] = []
         self.used: list[Dimension] = []
 
     def choice(self) -> Choice:
-        vector = self._vector_dimension()
+        vector = self.lanes or self._vector_dimension()
         if vector is None:
             return Choice((), "scalar", "one element", "every size is 1")
         self.used.append(vector)
@@ -102,8 +102,17 @@ class Direct:
         self.opts.append(Split("V", lanes * vectors))
         self._serial()
         self.vectorised = ("V", lanes)
-        loops = [f"V/{lanes * vectors}", *blocks, "S", *self._tile_loops([tile.mr]), "V"]
+        columns = [f"V/{lanes * vectors}"]
+        outside = [*blocks, *columns] if self._in_cache(vector) else [*columns, *blocks]
+        loops = [*outside, "S", *self._tile_loops([tile.mr]), "V"]
         return loops, "direct contraction", f"{tile.mr}x{lanes * vectors} tile ({vectors} x {lanes} lanes)"
+
+    def _in_cache(self, vector: Dimension) -> bool:
+        """Whether what lies along the lanes stays in L2. Rows of the output are then written one after another,
+        each whole; otherwise few columns are read by all rows before the next."""
+        sizes = [extent(self.c.members(t)) * np.dtype(self.c.dtypes[t]).itemsize
+                 for t in range(1, len(self.c.dtypes)) if self.c.has(vector, t)]
+        return sum(sizes) <= self.cpu.l2.size // 2
 
     def _column_sums(self, vector: Dimension):
         row = max(summed(self.c), key=lambda d: d.extent)

@@ -1,0 +1,67 @@
+"""Which products are packed, and what is on the lanes of those that are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from einjit import machine
+from einjit.contraction import Layout, contraction
+from einjit.einsum import sizes_of
+from einjit.parse import parse_for
+from einjit.schedule.choose import choose, normalised
+from einjit.schedule.opts import Fuse, Reorder
+
+ZNVER4 = machine.table_entry("znver4")
+
+
+def choice(equation: str, *shapes, dtype="float32", dtypes=None):
+    einsum = parse_for(equation, shapes)
+    sizes = sizes_of(einsum, shapes, equation)
+    inputs = [Layout.contiguous(shape, d) for shape, d in zip(shapes, dtypes or [dtype] * len(shapes))]
+    out = Layout.contiguous([sizes[label] for label in einsum.output], dtype)
+    c = normalised(contraction(einsum, sizes, out, inputs))
+    chosen = choose(c, ZNVER4)
+    fused = {opt.name: opt.labels for opt in chosen.schedule if isinstance(opt, Fuse)}
+    lanes = "".join(c.dimension(fused["V"][0]).labels) if "V" in fused else ""
+    return chosen, lanes
+
+
+@pytest.mark.parametrize("equation, shapes, lanes", [
+    ("ij,jk->ik", ((64, 64), (64, 64)), "k"),               # small
+    ("ij,jk->ik", ((256, 256), (256, 256)), "k"),
+    ("ij,jk->ik", ((1000, 1000), (1000, 64)), "k"),         # b stays in L2
+    ("ij,jk->ik", ((64, 1000), (1000, 1000)), "k"),         # few rows use b
+    ("ij,jk->ki", ((64, 64), (64, 64)), ""),                # neither the rows of b nor those of a are written
+    ("bij,bjk->bik", ((9, 64, 64), (9, 64, 64)), "k"),
+    ("ij,jk->ik", ((256, 1000), (1000, 1000)), ""),
+    ("ij,kj->ik", ((1000, 1000), (4, 1000)), "j"),          # a few long dot products
+    ("ij,kj->ik", ((2000, 200), (4, 200)), "j"),
+    ("ij,kj->ik", ((2000, 64), (64, 64)), ""),              # short ones
+    ("ij,kj->ik", ((256, 256), (256, 256)), ""),
+    ("ijl,jkl->ik", ((64, 9, 8), (9, 64, 8)), ""),          # more than a dimension of K
+])
+def test_what_is_packed_and_what_is_on_the_lanes_otherwise(equation, shapes, lanes):
+    chosen, found = choice(equation, *shapes)
+    assert (chosen.family == "packed contraction", found) == (not lanes, lanes)
+
+
+def test_what_must_be_converted_is_packed():
+    shapes = (64, 64), (64, 64)
+    assert choice("ij,jk->ik", *shapes, dtypes=("float16", "float16"))[0].family == "packed contraction"
+    assert choice("ij,jk->ik", *shapes, dtype="complex64")[0].family == "packed contraction"
+
+
+def loops(chosen) -> tuple[str, ...]:
+    return next(opt.order for opt in chosen.schedule if isinstance(opt, Reorder))
+
+
+def test_rows_are_written_whole_where_the_rest_stays_near():
+    near, _ = choice("ij,jk->ik", (300, 64), (64, 64))
+    assert loops(near)[:2] == ("U/12", "V/32")
+    far, _ = choice("ij,jk->ik", (64, 1000), (1000, 1000))
+    assert loops(far)[:2] == ("V/32", "U/12")
+    packed, _ = choice("ij,kj->ik", (2000, 64), (2000, 64))
+    assert loops(packed).index("M/12") < loops(packed).index("N/32")
+    for depth in (16, 1000):        # too few steps, and enough of them
+        packed, _ = choice("ij,kj->ik", (2000, depth), (2000, depth))
+        assert loops(packed).index("N/32") < loops(packed).index("M/12")
