@@ -9,7 +9,7 @@ from einjit.contraction import Layout, contraction
 from einjit.einsum import sizes_of
 from einjit.parse import parse_for
 from einjit.schedule.choose import choose, normalised
-from einjit.schedule.opts import Fuse, Reorder
+from einjit.schedule.opts import Fuse, Pack, Reorder
 
 ZNVER4 = machine.table_entry("znver4")
 
@@ -37,6 +37,7 @@ def choice(equation: str, *shapes, dtype="float32", dtypes=None):
     ("ij,kj->ik", ((1000, 1000), (4, 1000)), "j"),          # a few long dot products
     ("ij,kj->ik", ((2000, 200), (4, 200)), "j"),
     ("ij,kj->ik", ((2000, 64), (64, 64)), ""),              # short ones
+    ("ij,kj->ik", ((2000, 200), (64, 200)), ""),            # vectors enough in b
     ("ij,kj->ik", ((256, 256), (256, 256)), ""),
     ("ijl,jkl->ik", ((64, 9, 8), (9, 64, 8)), ""),          # more than a dimension of K
 ])
@@ -49,6 +50,14 @@ def test_what_must_be_converted_is_packed():
     shapes = (64, 64), (64, 64)
     assert choice("ij,jk->ik", *shapes, dtypes=("float16", "float16"))[0].family == "packed contraction"
     assert choice("ij,jk->ik", *shapes, dtype="complex64")[0].family == "packed contraction"
+
+
+@pytest.mark.parametrize("shapes, packs", [
+    (((1000, 1000), (64, 1000)), "b"), (((300, 300), (300, 300)), "b"), (((300, 300), (600, 300)), "ba"),
+])
+def test_a_is_packed_where_it_is_read_often(shapes, packs):
+    chosen, _ = choice("ij,kj->ik", *shapes)
+    assert "".join(opt.tensor for opt in chosen.schedule if isinstance(opt, Pack)) == packs
 
 
 def loops(chosen) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def _row_by_row(c: Contraction, cpu: Cpu, m: Dimension, n: Dimension, k: Dimensi
 
 
 def _dot_by_dot(c: Contraction, cpu: Cpu, m: Dimension, n: Dimension, k: Dimension) -> bool:
-    """One of the matrices has few of the vectors that are multiplied, and the fewer the shorter they may be."""
+    """There are few rows of a, and the fewer the shorter they may be; or too few of b to fill a vector with."""
     lanes = cpu.lanes(np.dtype(c.dtypes[0]).itemsize * 8)
-    few = min(m.extent, n.extent)
+    few = m.extent if n.extent > lanes // 2 else min(m.extent, n.extent)
     return few <= FEW_ROWS and k.extent * FEW_ROWS >= LONG_SUM * lanes * few
