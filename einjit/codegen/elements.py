@@ -41,6 +41,11 @@ class Element:
         return self.bits // 8 * self.components
 
     @property
+    def part_bytes(self) -> int:
+        """Bytes of one component."""
+        return self.bits // 8
+
+    @property
     def is_float(self) -> bool:
         return self.kind in "fc"
 
@@ -94,6 +99,23 @@ def store(builder, element: Element, address: ir.Value, value: Lanes, mask=None)
         builder.store(raw, pointer(builder, address, raw.type), align=1)
     else:
         _masked_store(builder, raw, address, _component_mask(builder, element, mask, value.lanes))
+
+
+def load_apart(builder, element: Element, address: ir.Value, lanes: int, apart: int) -> Lanes:
+    """`lanes` elements whose components lie apart, `apart` bytes from the real parts to the imaginary ones."""
+    typ = element.vector(lanes)
+    starts = _starts(builder, element, address, apart)
+    return Lanes(tuple(builder.load(pointer(builder, start, typ), align=1) for start in starts), lanes)
+
+
+def store_apart(builder, element: Element, address: ir.Value, value: Lanes, apart: int) -> None:
+    """Write elements as `load_apart` reads them."""
+    for part, start in zip(value.parts, _starts(builder, element, address, apart)):
+        builder.store(part, pointer(builder, start, part.type), align=1)
+
+
+def _starts(builder, element: Element, address: ir.Value, apart: int) -> list[ir.Value]:
+    return [builder.add(address, I64(c * apart)) if c else address for c in range(element.components)]
 
 
 def gather(builder, element: Element, addresses: list[ir.Value]) -> Lanes:

@@ -1,7 +1,8 @@
 """Packing: blocks of an operand, read straight from its strides, laid out as the register tile reads them.
 
 A packed block is a row of panels; a panel holds `width` positions of the tiled label for each step of the
-serial one, `panel[k][i]` (Goto and van de Geijn 2008, section 4). Where the source is contiguous along the
+serial one, `panel[k][i]` (Goto and van de Geijn 2008, section 4). Of complex elements a panel row holds the
+real parts, then the imaginary ones, so that the tile loads them as they are multiplied. Where the source is contiguous along the
 panel whole vectors are copied; where it is contiguous along k, squares are transposed in registers
 (Matthews 2016, section 5.2 walks patches for the same reason); elsewhere elements are gathered by offset.
 Which of these holds is seen from the offset tables while packing.
@@ -44,6 +45,7 @@ class _Packer:
         self.builder, self.spec = builder, spec
         self.source, self.target = Element.of(spec.source), Element.of(spec.target)
         self.step_bytes = spec.width * self.target.itemsize
+        self.apart = spec.width * self.target.part_bytes
 
     def block(self, panels, base, rows, steps, row_count, step_count) -> None:
         panel_bytes = self.builder.mul(step_count, I64(self.step_bytes))
@@ -67,7 +69,7 @@ class _Packer:
 
         def step(b, k, carried):
             value = el.load(b, self.source, b.add(start, table_entry(b, steps, k)), self.spec.width)
-            self.put(b, destination, k, value)
+            self.put(b, b.add(destination, b.mul(k, I64(self.step_bytes))), value)
             return []
 
         counted(self.builder, I64(0), count, 1, [], step)
@@ -80,8 +82,7 @@ class _Packer:
 
             def element(b, i, carried):
                 value = el.load(b, self.source, b.add(start, table_entry(b, rows, i)), 1)
-                value = el.convert(b, self.source, self.target, value)
-                el.store(b, self.target, b.add(out, b.mul(i, I64(self.target.itemsize))), value)
+                self.put(b, b.add(out, b.mul(i, I64(self.target.part_bytes))), value)
                 return []
 
             counted(b, I64(0), I64(self.spec.width), 1, [], element)
@@ -91,9 +92,12 @@ class _Packer:
 
     @property
     def square(self) -> int:
-        """Side of the squares transposed in registers: as many elements as fit 32 bytes, at most 8."""
-        side = max(1, min(8, 32 // self.target.itemsize))
-        while self.spec.width % side:
+        """Side of the squares transposed in registers: as many components as fit 32 bytes, at most 8.
+
+        The panel's last square may overlap the one before, where smaller squares would be much slower.
+        """
+        width, side = self.spec.width, max(1, min(8, 32 // self.target.part_bytes))
+        while side > width or (width % side and side > 4):
             side //= 2
         return side
 
@@ -118,18 +122,17 @@ class _Packer:
         """Transpose side x side squares down the panel, for `side` steps from k on."""
         b, side = self.builder, self.square
         start = b.add(base, table_entry(b, steps, k))
-        for group in range(0, self.spec.width, side):
+        for group in (*range(0, self.spec.width - side, side), self.spec.width - side):
             lines = []
             for i in range(group, group + side):
                 address = b.add(start, table_entry(b, rows, I64(i)))
                 lines.append(el.convert(b, self.source, self.target, el.load(b, self.source, address, side)))
             for q, line in enumerate(transposed(b, lines)):
                 out = b.add(destination, b.mul(b.add(k, I64(q)), I64(self.step_bytes)))
-                el.store(b, self.target, b.add(out, I64(group * self.target.itemsize)), line)
+                el.store_apart(b, self.target, b.add(out, I64(group * self.target.part_bytes)), line, self.apart)
 
-    def put(self, b, destination, k, value: Lanes) -> None:
-        out = b.add(destination, b.mul(k, I64(self.step_bytes)))
-        el.store(b, self.target, out, el.convert(b, self.source, self.target, value))
+    def put(self, b, out, value: Lanes) -> None:
+        el.store_apart(b, self.target, out, el.convert(b, self.source, self.target, value), self.apart)
 
 
 def transposed(builder, lines: list[Lanes]) -> list[Lanes]:

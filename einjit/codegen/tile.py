@@ -58,7 +58,7 @@ class _Tile:
 
     def _unrolled_offsets(self, t: TileTensor) -> dict[tuple[int, ...], ir.Value]:
         """Byte offset of a tensor for each unrolled position, the axes it lacks held at 0."""
-        b, itemsize = self.builder, Element.of(t.dtype).itemsize
+        b, part_bytes = self.builder, Element.of(t.dtype).part_bytes
         axes = []
         for axis, (width, mode) in enumerate(zip(self.spec.widths, t.unrolled)):
             left = self.args[f"u{axis}.left"]
@@ -72,7 +72,7 @@ class _Tile:
                     at = b.select(b.icmp_signed("<", I64(i), left), I64(i), last) if i else I64(0)
                     entries.append(b.mul(at, self.args[key]))
                 else:
-                    entries.append(I64(i * itemsize))
+                    entries.append(I64(i * part_bytes))     # packed, or not moving at all
             axes.append(entries)
         offsets = {}
         for position in product(*(range(len(entries)) for entries in axes)):
@@ -111,7 +111,7 @@ class _Tile:
         if self.spec.has_vector and not self.spec.vector_kept:
             self._emit_reduced_vector()
             return
-        if any(PACKED in (t.vector, t.serial) for t in self.spec.inputs):
+        if any(t.packed for t in self.spec.inputs):
             self._prefetch_rows()
         totals = self._flat(self._initial())
         if self._needs_masks():
@@ -178,8 +178,10 @@ class _Tile:
             return table_entry(b, self.args[f"{t.name}.s"], k)
         if t.serial == AFFINE:
             return b.mul(k, self.args[f"{t.name}.s"])
-        row = self.spec.width if t.vector == PACKED else self.spec.widths[t.unrolled.index(PACKED)]
-        return b.mul(k, I64(row * Element.of(t.dtype).itemsize))
+        return b.mul(k, I64(self._panel_width(t) * Element.of(t.dtype).itemsize))
+
+    def _panel_width(self, t: TileTensor) -> int:
+        return self.spec.width if t.vector == PACKED else self.spec.widths[t.unrolled.index(PACKED)]
 
     def _values(self, t: TileTensor, offset: ir.Value, partial: bool) -> dict:
         """The operand at one step, by its own unrolled position and vector, in the accumulator's dtype."""
@@ -194,13 +196,14 @@ class _Tile:
 
     def _load(self, t: TileTensor, source: Element, start: ir.Value, j: int, partial: bool) -> Lanes:
         b, lanes = self.builder, self.spec.lanes
+        if t.packed:
+            address = b.add(start, I64(j * lanes * source.part_bytes))
+            return el.load_apart(b, source, address, lanes if t.vector else 1, self._panel_width(t) * source.part_bytes)
         if not t.vector:
             return el.load(b, source, start, 1)
-        if t.vector in (UNIT, PACKED):
+        if t.vector == UNIT:
             address = b.add(start, I64(j * lanes * source.itemsize))
-            mask = None
-            if partial and t.vector == UNIT:
-                mask = el.lane_mask(b, j * lanes, lanes, self.args["v.left"])
+            mask = el.lane_mask(b, j * lanes, lanes, self.args["v.left"]) if partial else None
             return el.load(b, source, address, lanes, mask)
         return el.gather(b, source, [b.add(start, o) for o in self._lane_offsets(t, j, partial)])
 
