@@ -60,8 +60,8 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
 
     Parameters: `operands`, array-likes of any shape, strides and numeric dtype; `out`, an array of the
     result's shape to write to, which may overlap operands; `dtype`, the type to compute in (default:
-    NumPy's promotion; float16 is accumulated in float32); `order`, memory order of a new result ('C', 'F',
-    'A', 'K'); `casting`, as NumPy's; `optimize`, the contraction order for three operands and more: None
+    NumPy's promotion; float16 and ml_dtypes' bfloat16 are accumulated in float32); `order`, memory order of
+    a new result ('C', 'F', 'A', 'K'); `casting`, as NumPy's; `optimize`, the contraction order for three operands and more: None
     (what does least work), False (one loop nest over all), True, a strategy of opt_einsum's, (strategy,
     memory limit), or a path. As in NumPy, an `optimize` that is given and true lets `out` have any dtype,
     and False refuses integer labels outside [0, 52).
@@ -223,6 +223,8 @@ def _wait_is_long(problem: Problem) -> bool:
     """Whether NumPy should answer this tiny call, since its kernel would have to be compiled first."""
     if problem.options.handover != "tiny" or not planning.is_tiny(problem):
         return False
+    if "bfloat16" in (problem.dtype, *(t.dtype for t in (problem.out, *problem.inputs) if t)):
+        return False        # NumPy's einsum refuses it
     calls = _tiny.get(problem, 0)
     if calls == 0 and not planning.needs_compiler(problem):
         return False

@@ -63,7 +63,8 @@ def hot_loop(assembly: str) -> list[str]:
 def assert_tight(assembly: str, nest: LoopNest) -> None:
     """One multiply-add a vector of the tile and a load an operand of it; nothing else but the loop itself.
 
-    Of complex elements four, and a load a part: nothing is rearranged or negated. And the kernel as a whole calls nothing.
+    Of complex elements four, and a load a part: nothing is rearranged or negated. And the kernel as a whole
+    calls nothing.
     """
     assert not re.search(r"^\s+(call|blr?\s)", assembly, re.M)
     loop = hot_loop(assembly)

@@ -2,10 +2,11 @@
 
 A packed block is a row of panels; a panel holds `width` positions of the tiled label for each step of the
 serial one, `panel[k][i]` (Goto and van de Geijn 2008, section 4). Of complex elements a panel row holds the
-real parts, then the imaginary ones, so that the tile loads them as they are multiplied. Where the source is contiguous along the
-panel whole vectors are copied; where it is contiguous along k, squares are transposed in registers
-(Matthews 2016, section 5.2 walks patches for the same reason); elsewhere elements are gathered by offset.
-Which of these holds is seen from the offset tables while packing.
+real parts, then the imaginary ones, so that the tile loads them as they are multiplied.
+
+Where the source is contiguous along the panel whole vectors are copied; where it is contiguous along k,
+squares are transposed in registers (Matthews 2016, section 5.2 walks patches for the same reason); elsewhere
+elements are gathered by offset. Which of these holds is seen from the offset tables while packing.
 """
 from __future__ import annotations
 

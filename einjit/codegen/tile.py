@@ -51,6 +51,7 @@ class _Tile:
     def __init__(self, builder, spec: TileSpec, args: dict[str, ir.Value]):
         self.builder, self.spec, self.args = builder, spec, args
         self.element = Element.of(spec.accumulator)
+        self.stored = Element.of(spec.out.dtype)
         self.positions = list(product(*(range(w) for w in spec.widths)))
         self.offsets = {t.name: self._unrolled_offsets(t) for t in spec.tensors}
 
@@ -269,7 +270,7 @@ class _Tile:
         """Ask for the output's rows while the long loop over packed panels runs."""
         b, pointer_type = self.builder, el.I8.as_pointer()
         fetch = el.intrinsic_function(b, "llvm.prefetch.p0", ir.VoidType(), [pointer_type, el.I32, el.I32, el.I32])
-        row_bytes = self.spec.width * self.element.itemsize
+        row_bytes = self.spec.width * self.stored.itemsize
         for position in dict.fromkeys(p for p, _ in self._slots):
             start = self._row(position, 0)
             for line in range(0, row_bytes, 64):
@@ -287,21 +288,28 @@ class _Tile:
 
     def _neighbours(self) -> ir.Value:
         """Whether this row of output columns is one contiguous run (it may straddle two)."""
-        return is_run(self.builder, self.args[f"{self.spec.out.name}.v"], self.spec.width, self.element.itemsize)
+        return is_run(self.builder, self.args[f"{self.spec.out.name}.v"], self.spec.width, self.stored.itemsize)
 
     def _row(self, position, j: int) -> ir.Value:
         start = self._address(self.spec.out, position)
         if self.spec.out.vector == TABLE:
             start = self.builder.add(start, table_entry(self.builder, self.args[f"{self.spec.out.name}.v"], I64(0)))
-        return self.builder.add(start, I64(j * self.spec.lanes * self.element.itemsize))
+        return self.builder.add(start, I64(j * self.spec.lanes * self.stored.itemsize))
+
+    def _read(self, address, lanes: int, mask=None) -> Lanes:
+        """Elements of the output, as they are accumulated."""
+        return el.convert(self.builder, self.stored, self.element,
+                          el.load(self.builder, self.stored, address, lanes, mask))
+
+    def _write(self, address, value: Lanes, mask=None) -> None:
+        el.store(self.builder, self.stored, address, el.convert(self.builder, self.element, self.stored, value), mask)
 
     def _plain_load(self, masks) -> dict:
-        return {(p, j): el.load(self.builder, self.element, self._row(p, j), self.spec.lanes, masks and masks[j])
-                for p, j in self._slots}
+        return {(p, j): self._read(self._row(p, j), self.spec.lanes, masks and masks[j]) for p, j in self._slots}
 
     def _plain_store(self, totals: dict, masks) -> None:
         for p, j in self._slots:
-            el.store(self.builder, self.element, self._row(p, j), totals[p, j], masks and masks[j])
+            self._write(self._row(p, j), totals[p, j], masks and masks[j])
 
     def _buffer(self) -> ir.Value:
         """A row-major copy of the tile on the stack, for output columns that lie apart."""
@@ -337,7 +345,7 @@ class _Tile:
 
         def visit(offset, lane):
             for position, index in self._rows_of_buffer():
-                value = el.load(b, self.element, b.add(self._address(self.spec.out, position), offset), 1)
+                value = self._read(b.add(self._address(self.spec.out, position), offset), 1)
                 el.store(b, self.element, b.add(self._buffer_row(buffer, index), lane), value)
 
         self._each_column(visit)
@@ -352,7 +360,7 @@ class _Tile:
         def visit(offset, lane):
             for position, index in self._rows_of_buffer():
                 value = el.load(b, self.element, b.add(self._buffer_row(buffer, index), lane), 1)
-                el.store(b, self.element, b.add(self._address(self.spec.out, position), offset), value)
+                self._write(b.add(self._address(self.spec.out, position), offset), value)
 
         self._each_column(visit)
 
@@ -373,12 +381,12 @@ class _Tile:
         results = {}
         for position, value in sums.items():
             def earlier(position=position):
-                return list(el.load(b, self.element, self._address(spec.out, position), 1).parts)
+                return list(self._read(self._address(spec.out, position), 1).parts)
 
             parts = choose(b, first, lambda: list(identity(self.element, spec.reduce, 1).parts), earlier)
             results[position] = combine(b, self.element, spec.reduce, Lanes(tuple(parts), 1), value)
         for position, value in results.items():
-            el.store(b, self.element, self._address(spec.out, position), value)
+            self._write(self._address(spec.out, position), value)
 
     def _across(self, totals: dict) -> dict:
         b, spec, sums = self.builder, self.spec, {}

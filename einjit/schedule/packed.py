@@ -24,7 +24,7 @@ def packing_pays(c: Contraction) -> bool:
 def packed(c: Contraction, cpu: Cpu) -> Choice:
     m, n, k = by_stride(c, c.group(Role.M), 0, 1), by_stride(c, c.group(Role.N), 0), _serial_order(c)
     batch = by_stride(c, tuple(d for d in c.dimensions if c.role(d) in (Role.BATCH, Role.KEPT)), 0)
-    t = tiling(cpu, c.dtypes[0], extent(m), extent(n), extent(k))
+    t = tiling(cpu, c.accumulator, extent(m), extent(n), extent(k))
     groups = (("B", batch), ("M", m), ("N", n), ("K", k))
     opts: list[Opt] = [Fuse(names(group), name) for name, group in groups if group]
     order = [f"B/{OUTER_BLOCK}", "B"] if batch else []
