@@ -34,7 +34,8 @@ class Case:
     """`sizes` is label -> extent; `dtype` NumPy's name; operands are C-contiguous.
 
     `out`: the result goes into an array that exists; otherwise every peer returns a new one.
-    `result`: the dtype to compute in, where it is not the operands'. `twin`: the name of a case of equal work whose rate this one's is compared with.
+    `result`: the dtype to compute in, where it is not the operands'.
+    `twin`: the name of a case of equal work whose rate this one's is compared with.
     """
 
     name: str

@@ -216,7 +216,7 @@ def dtypes(dtype: str, size: str) -> Iterable[Case]:
         yield _case("matmul", "ij,jk->ik", (n, n, n), dtype)
         yield _case("matmul", "ij,kj->ik", (n, n, n), dtype)
         if dtype == "int8":
-            yield _case("to int64", "ij,jk->ik", (n, n, n), dtype, result="int64")
+            yield _case("to int64", "ij,jk->ik", (n, n, n), dtype, name=f"ij,jk->ik {n} to int64", result="int64")
     yield _case("tensor", "abcd,dbea->ec", (24, 20, 48, 24, 40), dtype)
     yield _case("tensor", "abcd,aebf->cdef", (16, 20, 24, 20, 24, 16), dtype)
     yield _case("batched", "bij,bjk->bik", (64, 64, 64, 64), dtype)
