@@ -12,7 +12,13 @@ import numpy as np
 # Bound once: with einjit under test, someone may put it in NumPy's place.
 _numpy_einsum = np.einsum
 
-DTYPES = {"f16": "float16", "f32": "float32", "f64": "float64", "c64": "complex64", "c128": "complex128",
+try:
+    import ml_dtypes        # gives NumPy the name bfloat16
+except ImportError:
+    ml_dtypes = None
+
+DTYPES = {"f16": "float16", **({"bf16": "bfloat16"} if ml_dtypes else {}),
+          "f32": "float32", "f64": "float64", "c64": "complex64", "c128": "complex128",
           "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64"}
 
 # A complex multiply-add is four real ones.
@@ -28,6 +34,7 @@ class Case:
     """`sizes` is label -> extent; `dtype` NumPy's name; operands are C-contiguous.
 
     `out`: the result goes into an array that exists; otherwise every peer returns a new one.
+    `result`: the dtype to compute in, where it is not the operands'.
     `twin`: the name of a case of equal work whose rate this one's is compared with.
     """
 
@@ -37,7 +44,12 @@ class Case:
     dtype: str
     family: str
     out: bool = False
+    result: str = ""
     twin: str = ""
+
+    @property
+    def result_dtype(self) -> str:
+        return self.result or self.dtype
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -79,13 +91,16 @@ class Case:
     @property
     def bytes(self) -> int:
         """What must move: each input read once, the output written once."""
-        elements = sum(self.extent(term) for term in self.terms) + self.extent(self.output)
-        return elements * np.dtype(self.dtype).itemsize
+        return sum(self.extent(term) for term in self.terms) * np.dtype(self.dtype).itemsize + self._written
 
     @property
     def writes(self) -> float:
         """The output's share of `bytes`."""
-        return self.extent(self.output) * np.dtype(self.dtype).itemsize / self.bytes
+        return self._written / self.bytes
+
+    @property
+    def _written(self) -> int:
+        return self.extent(self.output) * np.dtype(self.result_dtype).itemsize
 
     def shrunk(self, largest: int) -> Case:
         """The same equation with no extent above `largest`, as its name says."""
@@ -98,7 +113,7 @@ class Case:
         return [_random(rng, shape, np.dtype(self.dtype)) for shape in self.shapes]
 
     def new_output(self) -> np.ndarray:
-        return np.zeros(self.shape(self.output), self.dtype)
+        return np.zeros(self.shape(self.output), self.result_dtype)
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -134,7 +149,7 @@ def reference(case: Case, operands: list[np.ndarray]) -> Reference:
     small = case.flops <= REFERENCE_WORK
     picked = {label: np.arange(n) if small else _sample(rng, n) for label, n in case.sizes.items()
               if label in case.output}
-    dtype = np.dtype(case.dtype)
+    dtype = np.dtype(case.result_dtype)
     wide = dtype if dtype.kind in "iu" else np.result_type(dtype, np.float64)
     parts = [_part(x, term, picked).astype(wide, copy=False) for x, term in zip(operands, case.terms)]
     values = _numpy_einsum(case.equation, *parts, optimize=len(parts) > 1)
@@ -143,7 +158,7 @@ def reference(case: Case, operands: list[np.ndarray]) -> Reference:
     # A sum of n products errs by about sqrt(n) roundings of its size; the factor leaves room for any order.
     terms = case.extent(case.summed)
     size = max(float(np.abs(values).max(initial=0.0)), sqrt(terms) * 3 ** (-len(parts) / 2))
-    tolerance = float(np.finfo(dtype).eps) * (2 * sqrt(terms) + 16) * size
+    tolerance = float((ml_dtypes or np).finfo(dtype).eps) * (2 * sqrt(terms) + 16) * size
     return Reference(tuple(picked[label] for label in case.output), values, tolerance)
 
 

@@ -52,7 +52,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("suites", nargs="*", metavar="SUITE",
         help=f"{', '.join(known)}; or: report FILE..., which prints saved results")
     add("--list", action="store_true", help="say what the suites are, and stop")
-    add("--dtype", action="append", choices=DTYPES, help="again for more; default f32 and f64")
+    add("--dtype", action="append", choices=DTYPES, help="again for more; default: the suite's own, mostly f32 and f64")
     add("--subject", default="einjit", choices=PEERS, help="whom the others are compared with")
     add("--peers", help=f"comma-separated, of {', '.join(PEERS)}; default: the suite's own list")
     add("--threads", type=positive, default=1, help="of every library; 1 also pins the process to a core")
@@ -151,7 +151,7 @@ def run_suite(suite, arguments: argparse.Namespace):
     if arguments.subject in absent:
         raise SystemExit(f"the subject {arguments.subject} is not here: {absent[arguments.subject]}")
     peaks = measure_peaks(arguments.threads)
-    cases = [case for dtype in arguments.dtype or ("f32", "f64")
+    cases = [case for dtype in arguments.dtype or suite.dtypes
              for case in suite.cases(DTYPES[dtype], arguments.size) if chosen(case, arguments.filter)]
     rows = []
     for number, case in enumerate(cases, 1):

@@ -21,7 +21,8 @@ STEPS = 200_000  # of the multiply-add loop, a call
 PEAK_SECONDS = 0.1  # for each variant
 ACCUMULATORS = (8, 10, 12, 16, 24)
 LLVM_NAMES = {"float32": "float", "float64": "double"}
-FLOATS = {"float16": "float32", "complex64": "float32", "complex128": "float64"}  # what others compute in
+# What others compute in.
+FLOATS = {"float16": "float32", "bfloat16": "float32", "complex64": "float32", "complex128": "float64"}
 SMALLEST_STREAM = 64 * 2**20  # bytes of one array of the bandwidth kernels, if the cache is small
 WRITES_LITTLE = 0.1  # below this share of writes, reading is what limits
 

@@ -75,7 +75,7 @@ def _checked(row: Row, name: str, peer: Peer, operands: list[np.ndarray], out: n
             out[...] = 0  # no peer may live on another's result
         call = peer.prepare(row.case, operands, out)
         result = np.asarray(call())
-        if result.shape != row.case.shape(row.case.output) or result.dtype != row.case.dtype:
+        if result.shape != row.case.shape(row.case.output) or result.dtype != row.case.result_dtype:
             raise TypeError(f"the result is {result.dtype} of shape {result.shape}")
     except Exception as error:  # whatever a library raises for what it cannot do
         row.refused[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -61,6 +61,8 @@ class NumPy(Peer):
     def prepare(self, case, operands, out):
         refuse_long_loops(case, bool(self.options))
         einsum, equation, options = self.einsum, case.equation, self.options
+        if case.result:     # NumPy's `dtype=` is forgotten by `optimize=True`
+            return lambda: einsum(equation, *(x.astype(case.result) for x in operands), out=out, **options)
         if out is not None:
             return lambda: einsum(equation, *operands, out=out, **options)
         return lambda: einsum(equation, *operands, **options)
@@ -128,6 +130,9 @@ class Torch(Peer):
     def prepare(self, case, operands, out):
         einsum, equation = self.library.einsum, case.equation
         tensors = [self.library.from_numpy(x) for x in operands]
+        if case.result:
+            wide = getattr(self.library, case.result)
+            return lambda: einsum(equation, *(x.to(wide) for x in tensors))
         if out is not None:
             target = self.library.from_numpy(out)
             return lambda: target.copy_(einsum(equation, *tensors))
@@ -149,7 +154,7 @@ class Jax(Peer):
     def prepare(self, case, operands, out):
         numpy, equation = self.library.numpy, case.equation
         arrays = [self.library.device_put(x) for x in operands]
-        jitted = self.library.jit(lambda *xs: numpy.einsum(equation, *xs))
+        jitted = self.library.jit(lambda *xs: numpy.einsum(equation, *(x.astype(case.result_dtype) for x in xs)))
         return lambda: jitted(*arrays).block_until_ready()
 
 
@@ -189,6 +194,8 @@ class Einjit(Peer):
 
     def prepare(self, case, operands, out):
         einsum, equation = self.library.einsum, case.equation
+        if case.result:
+            return lambda: einsum(equation, *operands, out=out, dtype=case.result)
         if out is not None:
             return lambda: einsum(equation, *operands, out=out)
         return lambda: einsum(equation, *operands)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .cases import Case
+from .cases import DTYPES, Case
 
 LIBRARIES = ("numpy", "opt_einsum", "torch", "jax", "pytblis")
 WITH_PLAIN = ("numpy", "np.einsum", "opt_einsum", "torch", "jax", "pytblis")
@@ -30,6 +30,7 @@ class Suite:
     peers: tuple[str, ...] = LIBRARIES
     unit: str = "rate"
     cold: bool = False
+    dtypes: tuple[str, ...] = ("f32", "f64")
 
     def cases(self, dtype: str, size: str = TCCG_SIZES[0]) -> list[Case]:
         """For a NumPy dtype name; `size` matters to tccg alone."""
@@ -37,12 +38,12 @@ class Suite:
 
 
 def _case(family: str, equation: str, extents: Sequence[int], dtype: str, out: bool = False, name: str = "",
-          twin: str = "") -> Case:
+          result: str = "", twin: str = "") -> Case:
     """`extents` belong to the labels in order of appearance."""
     labels = list(dict.fromkeys(c for c in equation if c.isalpha()))
     sizes = dict(zip(labels, extents, strict=True))
     name = name or f"{equation} {'x'.join(map(str, extents))}"
-    return Case(name, equation, sizes, dtype, family, out, twin)
+    return Case(name, equation, sizes, dtype, family, out, result, twin)
 
 
 # -- matrix products -------------------------------------------------------------------------------------
@@ -205,6 +206,24 @@ def overhead(dtype: str, size: str) -> Iterable[Case]:
         yield _case("4 a side", equation, extents, dtype)
 
 
+# -- element types ---------------------------------------------------------------------------------------
+
+OTHER_DTYPES = tuple(name for name in DTYPES if name not in ("f32", "f64"))
+
+
+def dtypes(dtype: str, size: str) -> Iterable[Case]:
+    for n in (64, 128, 256, 512, 1000, 1024):
+        yield _case("matmul", "ij,jk->ik", (n, n, n), dtype)
+        yield _case("matmul", "ij,kj->ik", (n, n, n), dtype)
+        if dtype == "int8":
+            yield _case("to int64", "ij,jk->ik", (n, n, n), dtype, name=f"ij,jk->ik {n} to int64", result="int64")
+    yield _case("tensor", "abcd,dbea->ec", (24, 20, 48, 24, 40), dtype)
+    yield _case("tensor", "abcd,aebf->cdef", (16, 20, 24, 20, 24, 16), dtype)
+    yield _case("batched", "bij,bjk->bik", (64, 64, 64, 64), dtype)
+    yield _case("sum", "ij->j", (2000, 2000), dtype)
+    yield _case("matvec", "ij,j->i", (2000, 2000), dtype)
+
+
 OVERHEAD_PEERS = ("einjit.compile", "np.einsum", "c_einsum", "numpy", "opt_einsum", "torch", "jax", "pytblis")
 
 SUITES = {suite.name: suite for suite in (
@@ -217,5 +236,7 @@ SUITES = {suite.name: suite for suite in (
           WITH_PLAIN),
     Suite("nary", "three to five operands: MTTKRP, Tucker, four-index, chains, tensor trains", nary),
     Suite("small", "everything 4 to 64 a side", small, WITH_PLAIN),
+    Suite("dtypes", "matrix products and a few other contractions in all dtypes but f32 and f64", dtypes,
+          dtypes=OTHER_DTYPES),
     Suite("overhead", "what a call costs on operands of 4 a side", overhead, OVERHEAD_PEERS, unit="time"),
 )}

@@ -53,9 +53,9 @@ class CompiledStep:
 
 
 def schedule_step(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: Sequence[Layout],
-                  body: Expr | None = None, schedule: Schedule | None = None):
+                  body: Expr | None = None, schedule: Schedule | None = None, accumulator: str = ""):
     """The stages that depend on layouts alone: (contraction, naive nest, choice, scheduled nest)."""
-    c = contraction(einsum, sizes, out, inputs, body)
+    c = contraction(einsum, sizes, out, inputs, body, accumulator)
     if schedule is None:
         c = normalised(c)
         choice = choose(c, machine.detect())
@@ -66,12 +66,13 @@ def schedule_step(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs:
 
 
 def compile_step(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: Sequence[Layout],
-                 body: Expr | None = None, schedule: Schedule | None = None) -> CompiledStep:
-    """Compile one step for operands of these layouts. Sizes are at least 1.
+                 body: Expr | None = None, schedule: Schedule | None = None, accumulator: str = "") -> CompiledStep:
+    """Compile one step for operands of these layouts. Sizes are at least 1. `accumulator`: the dtype to compute
+    in, if not the output's.
 
     Raises `ScheduleError` for a schedule that is not legal.
     """
-    c, naive, choice, nest = schedule_step(einsum, sizes, out, inputs, body, schedule)
+    c, naive, choice, nest = schedule_step(einsum, sizes, out, inputs, body, schedule, accumulator)
     source = source_of(nest)
     return CompiledStep(c, naive, choice, nest, source, machine_code(source))
 

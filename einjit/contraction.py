@@ -73,13 +73,14 @@ class Contraction:
     """One loop nest's worth of work, free of names and axes.
 
     `operands[i]` is the position, among the step's operands, of the array that input i reads; `dtypes` are
-    the output's (in which everything is accumulated), then the inputs'.
+    the output's, then the inputs'. Everything is computed in `accumulator`, which is the output's dtype or wider.
     """
 
     dimensions: tuple[Dimension, ...]
     dtypes: tuple[str, ...]
     operands: tuple[int, ...]
     body: Expr
+    accumulator: str
     reduce: str = "add"
 
     @property
@@ -136,7 +137,7 @@ class Contraction:
         return replace(self, dimensions=dims, dtypes=(out, b, a), operands=self.operands[::-1])
 
     def __str__(self) -> str:
-        lines = [f"{self.equation}  in {self.dtypes[0]}"]
+        lines = [f"{self.equation}  in {self.accumulator}"]
         for d in self.dimensions:
             strides = ", ".join(f"{name} {s}" for name, s in zip(self.tensor_names, d.strides) if s)
             lines.append(f"  {d.name} = {''.join(d.labels)}: {self.role(d).value}, extent {d.extent}, "
@@ -145,8 +146,8 @@ class Contraction:
 
 
 def contraction(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: Sequence[Layout],
-                body: Expr | None = None) -> Contraction:
-    """Classify and fold one step. All sizes are at least 1."""
+                body: Expr | None = None, accumulator: str = "") -> Contraction:
+    """Classify and fold one step. All sizes are at least 1. `accumulator`: a dtype, if not the output's."""
     terms = (einsum.output, *einsum.inputs)
     tensors = (out, *inputs)
     raw = []
@@ -158,7 +159,7 @@ def contraction(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: S
     folded = _fold(raw)
     named = tuple(replace(d, name=_name(i)) for i, d in enumerate(folded))
     return Contraction(named, tuple(t.dtype for t in tensors), tuple(range(len(inputs))),
-                       body or product(len(inputs)))
+                       body or product(len(inputs)), accumulator or out.dtype)
 
 
 def _stride(label: str, term: tuple[str, ...], t: Layout) -> int:

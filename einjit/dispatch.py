@@ -38,7 +38,8 @@ class _Recent:
     scalar: bool
 
 
-_recent: dict[str, tuple[_Recent, ...]] = {}
+# By the equation, or by it and the name of a dtype that was asked for.
+_recent: dict[str | tuple[str, str], tuple[_Recent, ...]] = {}
 _views: dict[str, ViewCall] = {}
 _plans: OrderedDict[Problem, planning.Call] = OrderedDict()
 _tiny: dict[Problem, int] = {}
@@ -60,11 +61,11 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
 
     Parameters: `operands`, array-likes of any shape, strides and numeric dtype; `out`, an array of the
     result's shape to write to, which may overlap operands; `dtype`, the type to compute in (default:
-    NumPy's promotion; float16 is accumulated in float32); `order`, memory order of a new result ('C', 'F',
-    'A', 'K'); `casting`, as NumPy's; `optimize`, the contraction order for three operands and more: None
-    (what does least work), False (one loop nest over all), True, a strategy of opt_einsum's, (strategy,
-    memory limit), or a path. As in NumPy, an `optimize` that is given and true lets `out` have any dtype,
-    and False refuses integer labels outside [0, 52).
+    NumPy's promotion; float16 and ml_dtypes' bfloat16 are accumulated in float32); `order`, memory order of
+    a new result ('C', 'F', 'A', 'K'); `casting`, as NumPy's; `optimize`, the contraction order for three
+    operands and more: None (what does least work), False (one loop nest over all), True, a strategy of
+    opt_einsum's, (strategy, memory limit), or a path. As in NumPy, an `optimize` that is given and true lets
+    `out` have any dtype, and False refuses integer labels outside [0, 52).
 
     Returns an array, a scalar if the output has no labels, a view for a pure transpose or diagonal.
 
@@ -72,15 +73,16 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
     `ArgumentError` (each a TypeError), and of `optimize` `StrategyError` (a KeyError and a ValueError) and
     `PathError` (a RuntimeError).
     """
-    plain = dtype is None and order == "K" and casting == "safe" and optimize is None
+    plain = order == "K" and casting == "safe" and optimize is None and (dtype is None or type(dtype) is str)
     if plain and operands and type(operands[0]) is str:
         now = current()
-        for r in _recent.get(operands[0], ()):
+        key = operands[0] if dtype is None else (operands[0], dtype)
+        for r in _recent.get(key, ()):
             if r.count == len(operands) and r.options is now:
                 result = r.empty() if out is None else out
                 if r.launch(result, *operands[1:]) is None:
                     return result[()] if r.scalar and out is None else result
-        view = _views.get(operands[0])
+        view = _views.get(key)
         if view is not None and out is None and len(operands) == 2:
             a = operands[1]
             if type(a) is np.ndarray and a.shape == view.shape:
@@ -194,21 +196,22 @@ def _used(problem: Problem) -> None:
 def _planned(problem: Problem, optimize) -> planning.Call:
     call = _plans[problem] = plan_call(problem, optimize)
     _used(problem)
-    if problem.dtype is None and problem.order == "K" and problem.casting == "safe" and problem.optimize is None:
+    if problem.order == "K" and problem.casting == "safe" and problem.optimize is None:
         _remember(problem, call)
     return call
 
 
 def _remember(problem: Problem, call: planning.Call) -> None:
-    """Put a plan where `einsum` finds it by the equation alone, if nothing has to be cast around it."""
+    """Put a plan where `einsum` finds it at once, if nothing has to be cast around it."""
     if problem.body is not None:
         return
-    if isinstance(call, ViewCall) and call.output:
+    if isinstance(call, ViewCall) and call.output and problem.dtype is None:
         _views[problem.text] = call
     elif isinstance(call, ProgramCall) and call.direct and _is_promoted(call.program.dtype, problem):
         program = call.program
         entry = _Recent(problem.options, len(problem.inputs) + 1, program.run, program.empty, not program.shape)
-        _recent[problem.text] = (entry, *_recent.get(problem.text, ())[:RECENT - 1])
+        key = problem.text if problem.dtype is None else (problem.text, problem.dtype)
+        _recent[key] = (entry, *_recent.get(key, ())[:RECENT - 1])
     for table in (_recent, _views):
         if len(table) > PLANS:
             table.clear()
@@ -216,13 +219,15 @@ def _remember(problem: Problem, call: planning.Call) -> None:
 
 def _is_promoted(dtype: np.dtype, problem: Problem) -> bool:
     """Whether this is the result's dtype without an `out` too, whose dtype takes part in the promotion."""
-    return problem.out is None or dtype == np.result_type(*(t.dtype for t in problem.inputs))
+    return problem.out is None or dtype == (problem.dtype or np.result_type(*(t.dtype for t in problem.inputs)))
 
 
 def _wait_is_long(problem: Problem) -> bool:
     """Whether NumPy should answer this tiny call, since its kernel would have to be compiled first."""
     if problem.options.handover != "tiny" or not planning.is_tiny(problem):
         return False
+    if "bfloat16" in (problem.dtype, *(t.dtype for t in (problem.out, *problem.inputs) if t)):
+        return False        # NumPy's einsum refuses it
     calls = _tiny.get(problem, 0)
     if calls == 0 and not planning.needs_compiler(problem):
         return False

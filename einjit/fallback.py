@@ -16,7 +16,13 @@ _COMPILED = {
 
 def is_compiled_dtype(dtype: np.dtype) -> bool:
     """Whether kernels exist for this element type, in either byte order."""
-    return (dtype.kind, dtype.itemsize) in _COMPILED
+    return (dtype.kind, dtype.itemsize) in _COMPILED or is_bfloat16(dtype)
+
+
+def is_bfloat16(dtype: np.dtype) -> bool:
+    """Whether this is the type that ml_dtypes adds to NumPy. NumPy finds it by name once that is imported, as it
+    is wherever an array of it is; NumPy's own einsum refuses it."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"
 
 
 def hand_over(reason: str, arguments, out, **keywords):

@@ -72,7 +72,7 @@ class _Interpreter:
     def _update(self, blocks: dict, packed: dict) -> None:
         positions = {label: start for label, (start, _) in blocks.items()}
         point = self._index(positions)
-        dtype = np.dtype(self.nest.out.dtype).type
+        dtype = np.dtype(self.nest.accumulator).type
         values = [dtype(self._read(t.name, positions, point, packed)) for t in self.nest.inputs]
         value = dtype(evaluate(self.nest.body, values))
         out = self.views["out"]

@@ -68,7 +68,8 @@ class Pack:
 
 @dataclass(frozen=True)
 class LoopNest:
-    """`nodes` from the outside in; inside them all stands `out[...] = reduce(out[...], body(inputs))`."""
+    """`nodes` from the outside in; inside them all stands `out[...] = reduce(out[...], body(inputs))`, computed
+    in the dtype `accumulator`."""
 
     name: str
     labels: tuple[Label, ...]
@@ -76,6 +77,7 @@ class LoopNest:
     inputs: tuple[Tensor, ...]
     body: Expr
     reduce: str
+    accumulator: str
     nodes: tuple[Loop | Pack, ...]
 
     @cached_property

@@ -11,4 +11,5 @@ def lower(c: Contraction) -> LoopNest:
         Tensor(name, dtype, tuple(d.name for d in c.members(t)), c.unit(t))
         for t, (name, dtype) in enumerate(zip(c.tensor_names, c.dtypes)))
     order = sorted(labels, key=lambda label: label.summed)
-    return LoopNest(c.equation, labels, out, tuple(inputs), c.body, c.reduce, tuple(Loop(lb.name, 1) for lb in order))
+    loops = tuple(Loop(lb.name, 1) for lb in order)
+    return LoopNest(c.equation, labels, out, tuple(inputs), c.body, c.reduce, c.accumulator, loops)

@@ -96,7 +96,7 @@ class _Filler:
         pack = next(p for p in self.nest.packs if p.tensor == tensor)
         at = self.nest.nodes.index(pack)
         rows, steps = (self._block_outside(label, at) for label in (pack.panel, pack.serial))
-        return (rows + pack.width) * steps * np.dtype(self.nest.out.dtype).itemsize
+        return (rows + pack.width) * steps * np.dtype(self.nest.accumulator).itemsize
 
     def _block_outside(self, label: str, at: int) -> int:
         block = self.nest.label(label).extent

@@ -4,7 +4,7 @@
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Callable, Sequence
 
@@ -12,10 +12,12 @@ import numpy as np
 
 from . import machine
 from .compiler import CompiledStep, compile_step, is_compiled, schedule_step, source_of
+from .codegen.cpu import keeps_partial_results
 from .contraction import Layout
 from .einsum import Einsum, sizes_of
 from .errors import DtypeError, EinjitError, OperandError
 from .expr import Expr, evaluate, is_complex_arithmetic, working_dtype
+from .fallback import is_bfloat16
 from .launch import MAX_OPERANDS
 from .options import Options
 from .path import Plan, check, one_nest, plan
@@ -63,7 +65,7 @@ Call = Callable[[Sequence[np.ndarray], "np.ndarray | None"], object]
 
 
 def types_of(p: Problem) -> Types:
-    """NumPy's promotion and casting rules, with float16 computed in float32.
+    """NumPy's promotion and casting rules, with float16 and bfloat16 computed in float32.
 
     Raises `DtypeError` where an operand or `out` may not be cast under `p.casting`.
     """
@@ -73,7 +75,7 @@ def types_of(p: Problem) -> Types:
     elif p.body is not None:
         return _types_of_body(p, dtypes)
     else:
-        common = np.result_type(*dtypes, *([p.out.dtype] if p.out and p.optimize in (None, False) else []))
+        common = _promoted(p, [*dtypes, *([np.dtype(p.out.dtype)] if p.out and p.optimize in (None, False) else [])])
     for i, d in enumerate(dtypes):
         if not np.can_cast(d, common, p.casting):
             raise DtypeError(
@@ -82,6 +84,15 @@ def types_of(p: Problem) -> Types:
                 fix="pass casting='unsafe', or convert the operand")
     _check_out(p, common)
     return Types(p.out.dtype if p.out else common.name, _accumulator(common))
+
+
+def _promoted(p: Problem, dtypes: list[np.dtype]) -> np.dtype:
+    try:
+        return np.result_type(*dtypes)
+    except TypeError:       # bfloat16 has no common type with most integers, or with float16
+        names = ", ".join(map(str, dict.fromkeys(dtypes)))
+        raise DtypeError(f"{names} have no common dtype", text=p.text, at=tokenize(p.text).operands_span(),
+                         shapes=p.shapes, fix="pass dtype=, and casting='unsafe' with it") from None
 
 
 def _types_of_body(p: Problem, dtypes: list[np.dtype]) -> Types:
@@ -104,7 +115,18 @@ def _types_of_body(p: Problem, dtypes: list[np.dtype]) -> Types:
 
 
 def _accumulator(dtype: np.dtype) -> str:
-    return "float32" if dtype == np.float16 else dtype.name
+    return "float32" if dtype == np.float16 or is_bfloat16(dtype) else dtype.name
+
+
+def _stored(types: Types) -> str:
+    """The dtype that the last kernel should write: the result's, where it can convert to that as it stores."""
+    narrow = _accumulator(np.dtype(types.result)) == types.compute
+    return types.result if narrow and (types.result != "float16" or machine.detect().half) else types.compute
+
+
+def _target(p: Problem, shape: tuple[int, ...], dtype: str, order: str | tuple[int, ...]) -> Layout:
+    """What a kernel that writes `dtype` writes to: `out`, or a new array."""
+    return p.out if p.out and p.out.dtype == dtype else _fresh(shape, dtype, order)
 
 
 def _check_out(p: Problem, common: np.dtype) -> None:
@@ -316,7 +338,6 @@ def _view(p: Problem, shape: tuple[int, ...], types: Types) -> ViewCall | None:
 def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, schedule) -> ProgramCall:
     casts = tuple(_cast_before(t.dtype, types.compute) for t in p.inputs)
     inputs = [Layout.contiguous(t.shape, cast) if cast else t for t, cast in zip(p.inputs, casts)]
-    out = p.out if p.out and p.out.dtype == types.compute else _fresh(shape, types.compute, order)
     steps, compiled = [], []
     # opt_einsum orders products; a scalar body is one nest, which no order may take apart.
     planned = plan_of(p, sizes, optimize) if p.body is None and schedule is None else _one_nest(p, sizes)
@@ -324,9 +345,14 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
         operands = [inputs[i] for i in step.operands]
         inputs = [t for i, t in enumerate(inputs) if i not in step.operands]
         last = position == len(planned.steps) - 1
-        result = out if last else Layout.contiguous([sizes[label] for label in step.einsum.output], types.compute)
         step_sizes = {label: sizes[label] for label in step.einsum.labels}
-        c = compile_step(step.einsum, step_sizes, result, operands, p.body if last else None, schedule)
+        body = p.body if last else None
+        result = Layout.contiguous([sizes[label] for label in step.einsum.output], types.compute)
+        if last:
+            result = _target(p, shape, _stored(types), order)
+            if _would_round_twice(step.einsum, step_sizes, result, operands, body, schedule, types.compute):
+                result = _target(p, shape, types.compute, order)
+        c = compile_step(step.einsum, step_sizes, result, operands, body, schedule, types.compute)
         compiled.append(c)
         steps.append(ProgramStep(step.operands, BoundStep(c, result, operands, p.options.threads), result))
         inputs.append(result)
@@ -334,8 +360,18 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
     return ProgramCall(Program(steps, order), casts, types.result, tuple(compiled), planned)
 
 
+def _would_round_twice(einsum: Einsum, sizes, out: Layout, inputs, body, schedule, accumulator: str) -> bool:
+    """Whether partial results would be rounded to the dtype of `out`, because they are kept there."""
+    if out.dtype == accumulator:
+        return False
+    *_, nest = schedule_step(einsum, sizes, out, inputs, body, schedule, accumulator)
+    return keeps_partial_results(nest)
+
+
 def _cast_before(source: str, target: str) -> str:
     s, t = np.dtype(source), np.dtype(target)
+    if is_bfloat16(s):
+        s = np.dtype(np.float16)
     loses_kind = _KIND_RANK.index(s.kind) > _KIND_RANK.index(t.kind) and s.kind + t.kind not in ("ui", "iu")
     return target if loses_kind or (source == "float16" and not machine.detect().half) else ""
 
@@ -357,6 +393,8 @@ def needs_compiler(p: Problem) -> bool:
     sizes = sizes_of(p.einsum, p.shapes, p.text)
     types = types_of(p)
     shape = result_shape(p, sizes)
-    out = p.out or _fresh(shape, types.compute, "C")
-    *_, nest = schedule_step(p.einsum, sizes, replace(out, dtype=types.compute), p.inputs, p.body)
+    out = _target(p, shape, _stored(types), "C")
+    if _would_round_twice(p.einsum, sizes, out, p.inputs, p.body, None, types.compute):
+        out = _target(p, shape, types.compute, "C")
+    *_, nest = schedule_step(p.einsum, sizes, out, p.inputs, p.body, accumulator=types.compute)
     return not is_compiled(source_of(nest))

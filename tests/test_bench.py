@@ -12,7 +12,7 @@ import pytest
 
 import einjit
 from bench import chart, cli, machine, measure, peers, report
-from bench.cases import Case, reference
+from bench.cases import DTYPES, Case, reference
 from bench.suites import SUITES
 from tests.subprocesses import run_python
 
@@ -99,6 +99,17 @@ def test_a_peer_that_is_wrong_or_refuses_is_reported_and_is_never_the_best():
     huge = Case("", "ij,jk,kl->il", dict.fromkeys("ijkl", 2000), "float32", "")
     with pytest.raises(peers.TooSlow, match="1.6e[+]13 points over 3 operands"):
         found["np.einsum"].prepare(huge, huge.operands(), None)
+
+
+@pytest.mark.parametrize("dtype", SUITES["dtypes"].dtypes)
+def test_cases_in_every_dtype_are_right(dtype):
+    with einjit.options(threads=1):
+        found = {name: peers.PEERS[name](1) for name in ("einjit", "np.einsum")}
+        one_each = {case.family: case for case in SUITES["dtypes"].cases(DTYPES[dtype])}
+        for case in (one_each[family] for family in ("matmul", "to int64") if family in one_each):
+            row = measure.time_case(case.shrunk(9), found, 0.0)
+            assert not row.wrong and "einjit" not in row.refused
+            assert case.bytes > 0 and case.new_output().dtype == (case.result or case.dtype)
 
 
 def test_a_case_with_an_out_writes_there():

@@ -29,7 +29,7 @@ PACKED = LoopNest(
      Label("K", 32, True, ("k",))),
     Tensor("out", "float32", ("B", "M", "N"), "N"),
     (Tensor("a", "float32", ("B", "M", "K"), "K"), Tensor("b", "float32", ("B", "K", "N"), "N")),
-    product(2), "add", (*B_LOOPS, *BLOCKS, PACK_B, *INNER, *TILE))
+    product(2), "add", "float32", (*B_LOOPS, *BLOCKS, PACK_B, *INNER, *TILE))
 
 
 def naive(equation: str, **sizes: int) -> LoopNest:

@@ -198,7 +198,8 @@ def test_float16_is_summed_in_float32():
     ones = np.ones((1, 4000), "f2")
     total = einjit.compile("ij->i", ones)
     assert total(ones).dtype == np.float16 and total(ones)[0] == 4000
-    assert total.steps[0].contraction.dtypes == ("float32", "float16")
+    assert total.steps[0].contraction.dtypes == ("float16", "float16")
+    assert total.steps[0].contraction.accumulator == "float32"
     out = np.empty(1, "f2")
     assert total(ones, out=out) is out and out[0] == 4000
 

@@ -52,7 +52,7 @@ def test_offsets_are_taken_apart_into_two_runs(offsets, sound, first, second):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128", "int32", "int16"])
 @pytest.mark.parametrize("inner", [3, 7, 15, 24, 31, 33])
 @pytest.mark.parametrize("equation", [
-    "kmn,kxy->mnxy",        # packed along broken runs
+    "kmn,kxy->xmny",        # packed along broken runs
     "mnk,xyk->mxny",        # transposed while packed; the output's columns are broken
     "kmn,xky->nxmy",
 ])

@@ -62,7 +62,7 @@ def structure(nest: LoopNest) -> tuple:
     """All that the source of a nest depends on: nests that agree in it share one kernel."""
     labels = tuple((lb.name, lb.summed, len(lb.members) > 1) for lb in nest.labels)
     nodes = tuple(n if isinstance(n, Pack) else (n.label, n.kind, n.lanes, _literal_step(nest, n)) for n in nest.nodes)
-    return labels, nest.tensors, nest.body, nest.reduce, nodes
+    return labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes
 
 
 def _literal_step(nest: LoopNest, loop: Loop) -> int:
@@ -77,6 +77,35 @@ def is_tabled(nest: LoopNest, label: Label) -> bool:
     """Whether positions on a label become offsets through a table: fused labels, and all labels of a nest
     with packs (packing walks tables, and one kernel then serves fused and plain groups)."""
     return len(label.members) > 1 or bool(nest.packs)
+
+
+def absorbed(nest: LoopNest) -> Loop | None:
+    """The loop that becomes part of the tile: a reduction around it, on its own label or by whole blocks of a
+    summed vector label, so that partial results stay in registers."""
+    outside = [n for n in nest.nodes if isinstance(n, Pack) or n.kind not in _TILE]
+    if not outside or isinstance(outside[-1], Pack):
+        return None
+    loop, vector = outside[-1], next((n for n in nest.loops if n.kind is Kind.VECTOR), None)
+    label = nest.label(loop.label)
+    if not label.summed or loop.kind is not Kind.SERIAL:
+        return None
+    if is_tabled(nest, label) and loop is nest.loops_of(label.name)[0]:
+        return None     # tables are filled by the outermost loop of a label, which must then be one
+    if vector is not None and nest.label(vector.label).summed:
+        return loop if loop.label == vector.label and not is_tabled(nest, label) else None
+    return loop if loop.step == 1 else None
+
+
+def keeps_partial_results(nest: LoopNest) -> bool:
+    """Whether elements of the output are added to more than once, and so hold partial results in between."""
+    in_tile = absorbed(nest)
+    for label in nest.labels:
+        block = label.extent
+        for loop in nest.loops_of(label.name):
+            if label.summed and loop is not in_tile and loop.kind not in _TILE and loop.step < block:
+                return True
+            block = loop.step
+    return False
 
 
 @dataclass
@@ -99,7 +128,7 @@ class _Emitter:
         self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in _TILE]
         self.vector = next((n for n in self.tile if n.kind is Kind.VECTOR), None)
         self.unrolled = [n for n in self.tile if n.kind is Kind.UNROLLED]
-        self.absorbed = self._absorbed()
+        self.absorbed = absorbed(nest)
 
     # -- text ----------------------------------------------------------------------------------------
 
@@ -146,22 +175,6 @@ class _Emitter:
         return w.name
 
     # -- loops ---------------------------------------------------------------------------------------
-
-    def _absorbed(self) -> Loop | None:
-        """The loop that becomes part of the tile: a reduction around it, on its own label or by whole
-        blocks of a summed vector label, so that partial results stay in registers."""
-        outside = self.nest.nodes[:len(self.nest.nodes) - len(self.tile)]
-        if not outside or isinstance(outside[-1], Pack):
-            return None
-        loop, vector = outside[-1], self.vector
-        label = self.nest.label(loop.label)
-        if not label.summed or loop.kind is not Kind.SERIAL:
-            return None
-        if is_tabled(self.nest, label) and loop is self.nest.loops_of(label.name)[0]:
-            return None     # tables are filled by the outermost loop of a label, which must then be one
-        if vector is not None and self.nest.label(vector.label).summed:
-            return loop if loop.label == vector.label and not is_tabled(self.nest, label) else None
-        return loop if loop.step == 1 else None
 
     def _loop(self, loop: Loop, depth: int) -> int:
         block, variable = self.blocks[loop.label], self.nest.variable(loop)
@@ -210,7 +223,7 @@ class _Emitter:
     def _pack(self, pack: Pack, depth: int) -> int:
         t = self.nest.tensor(pack.tensor)
         function = f"pack_{t.name}"
-        self.header += [f"{function} = packing({PackSpec(t.dtype, self.nest.out.dtype, pack.width)})"]
+        self.header += [f"{function} = packing({PackSpec(t.dtype, self.nest.accumulator, pack.width)})"]
         base = self._base(t, {pack.panel, pack.serial})
         panel, serial = self.blocks[pack.panel], self.blocks[pack.serial]
         self.packed[t.name] = (panel, serial)
@@ -244,12 +257,12 @@ class _Emitter:
             kept=tuple(not nest.label(u.label).summed for u in self.unrolled),
             lanes=lanes, vectors=width // lanes,
             vector_kept=self.vector is None or not nest.label(self.vector.label).summed,
-            serial=serial, inputs=tuple(inputs), out=out, accumulator=nest.out.dtype,
+            serial=serial, inputs=tuple(inputs), out=out, accumulator=nest.accumulator,
             reduce=nest.reduce, body=nest.body)
 
     def _tile_tensor(self, t: Tensor) -> TileTensor:
         serial = self.absorbed.label if self.absorbed is not None and self.absorbed.step == 1 else None
-        dtype = self.nest.out.dtype if t.name in self.packed else t.dtype
+        dtype = self.nest.accumulator if t.name in self.packed else t.dtype
         return TileTensor(t.name, dtype, tuple(self._mode(t, u.label) for u in self.unrolled),
                           self._mode(t, self.vector.label, UNIT) if self.vector else ABSENT,
                           self._mode(t, serial) if serial else ABSENT)
@@ -301,7 +314,7 @@ class _Emitter:
         """Address of the packed panel for the tile's first position on the panel label."""
         panel, serial = self.packed[t.name]
         label = next(p.panel for p in self.nest.packs if p.tensor == t.name)
-        itemsize = np.dtype(self.nest.out.dtype).itemsize
+        itemsize = np.dtype(self.nest.accumulator).itemsize
         rows = f"({self.blocks[label].start} - {panel.start})"
         return f"{self.word('pack', tensor=t.name)} + {rows} * ({serial.end} - {serial.start}) * {itemsize}"
 

@@ -21,7 +21,8 @@ FAST = ("contract", "reassoc", "nsz")
 
 @dataclass(frozen=True)
 class Element:
-    """One array element type. `kind` is NumPy's: b i u f c; `bits` is the width of one component."""
+    """One array element type. `kind` is NumPy's: b i u f c, and V for bfloat16, the one type not its own that
+    kernels know; `bits` is the width of one component."""
 
     kind: str
     bits: int
@@ -39,6 +40,11 @@ class Element:
     @property
     def itemsize(self) -> int:
         return self.bits // 8 * self.components
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of one component."""
+        return self.bits // 8
 
     @property
     def is_float(self) -> bool:
@@ -103,6 +109,23 @@ def prefetch(builder, address: ir.Value, for_writing: bool) -> None:
     arguments = [I8.as_pointer(), I32, I32, I32]
     fetch = intrinsic_function(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
     builder.call(fetch, [pointer(builder, address, I8), I32(int(for_writing)), I32(3), I32(1)])
+
+
+def load_apart(builder, element: Element, address: ir.Value, lanes: int, apart: int) -> Lanes:
+    """`lanes` elements whose components lie apart, `apart` bytes from the real parts to the imaginary ones."""
+    typ = element.vector(lanes)
+    starts = _starts(builder, element, address, apart)
+    return Lanes(tuple(builder.load(pointer(builder, start, typ), align=1) for start in starts), lanes)
+
+
+def store_apart(builder, element: Element, address: ir.Value, value: Lanes, apart: int) -> None:
+    """Write elements as `load_apart` reads them."""
+    for part, start in zip(value.parts, _starts(builder, element, address, apart)):
+        builder.store(part, pointer(builder, start, part.type), align=1)
+
+
+def _starts(builder, element: Element, address: ir.Value, apart: int) -> list[ir.Value]:
+    return [builder.add(address, I64(c * apart)) if c else address for c in range(element.components)]
 
 
 def gather(builder, element: Element, addresses: list[ir.Value]) -> Lanes:
@@ -242,10 +265,18 @@ def intrinsic_function(builder, name: str, result: ir.Type, arguments: list[ir.T
 
 # -- conversion ------------------------------------------------------------------------------------------
 
+_FLOAT = Element("f", 32)
+
+
 def convert(builder, source: Element, target: Element, value: Lanes) -> Lanes:
     """NumPy's cast between numeric types that do not lose kind (bool < int < float < complex)."""
     if source == target:
         return value
+    if source.kind == "V":
+        return convert(builder, _FLOAT, target, Lanes((_from_bfloat(builder, value.parts[0]),), value.lanes))
+    if target.kind == "V":
+        (part,) = convert(builder, source, _FLOAT, value).parts
+        return Lanes((_to_bfloat(builder, part),), value.lanes)
     real_target = Element("f", target.bits) if target.kind == "c" else target
     real_source = Element("f", source.bits) if source.kind == "c" else source
     parts = tuple(_convert_part(builder, real_source, real_target, p) for p in value.parts)
@@ -272,3 +303,31 @@ def _convert_part(builder, source: Element, target: Element, part):
     if target.bits < source.bits:
         return builder.trunc(part, typ)
     return builder.sext(part, typ) if source.kind == "i" else builder.zext(part, typ)
+
+
+# A bfloat16 is the upper half of a float32, and an integer of 16 bits in registers: nothing is computed in it.
+
+def _from_bfloat(builder, part):
+    wide = _like(part, I32)
+    upper = builder.shl(builder.zext(part, wide), _splat_constant(wide, 16))
+    return builder.bitcast(upper, _like(part, _FLOAT.llvm))
+
+
+def _to_bfloat(builder, part):
+    """Rounded to the nearest, ties to even; a NaN stays one, made quiet."""
+    wide = _like(part, I32)
+
+    def number(value: int) -> ir.Constant:
+        return _splat_constant(wide, value)
+
+    bits = builder.bitcast(part, wide)
+    odd = builder.and_(builder.lshr(bits, number(16)), number(1))
+    rounded = builder.add(bits, builder.add(odd, number(0x7FFF)))
+    quiet = builder.or_(bits, number(0x400000))
+    kept = builder.select(builder.fcmp_unordered("uno", part, part), quiet, rounded)
+    return builder.trunc(builder.lshr(kept, number(16)), _like(part, ir.IntType(16)))
+
+
+def _like(part, typ: ir.Type) -> ir.Type:
+    """`typ`, in as many lanes as `part` has."""
+    return ir.VectorType(typ, part.type.count) if isinstance(part.type, ir.VectorType) else typ

@@ -1,11 +1,13 @@
 """Packing: blocks of an operand, read straight from its strides, laid out as the register tile reads them.
 
 A packed block is a row of panels; a panel holds `width` positions of the tiled label for each step of the
-serial one, `panel[k][i]` (Goto and van de Geijn 2008, section 4). Where the source is contiguous along the
-panel, but for ends of its innermost dimension, whole vectors are copied; where it is contiguous along k,
-squares are transposed in registers (Matthews 2016, section 5.2 walks patches for the same reason); elsewhere
-elements are gathered by offset.
-Which of these holds is seen from the offset tables while packing.
+serial one, `panel[k][i]` (Goto and van de Geijn 2008, section 4). Of complex elements a panel row holds the
+real parts, then the imaginary ones, so that the tile loads them as they are multiplied.
+
+Where the source is contiguous along the panel, but for ends of its innermost dimension, whole vectors are
+copied; where it is contiguous along k, squares are transposed in registers (Matthews 2016, section 5.2 walks
+patches for the same reason); elsewhere elements are gathered by offset. Which of these holds is seen from the
+offset tables while packing.
 """
 from __future__ import annotations
 
@@ -50,6 +52,7 @@ class _Packer:
         self.builder, self.spec = builder, spec
         self.source, self.target = Element.of(spec.source), Element.of(spec.target)
         self.step_bytes = spec.width * self.target.itemsize
+        self.apart = spec.width * self.target.part_bytes
 
     def block(self, panels, base, rows, steps, row_count, step_count) -> None:
         panel_bytes = self.builder.mul(step_count, I64(self.step_bytes))
@@ -99,7 +102,7 @@ class _Packer:
         def step(b, k, carried):
             self._ask_for(b, b.add(start, table_entry(b, steps, _lesser(b, b.add(k, I64(AHEAD)), final))))
             value = el.load(b, self.source, b.add(start, table_entry(b, steps, k)), self.spec.width)
-            self.put(b, destination, k, 0, value)
+            self.put(b, destination, k, I64(0), value)
             return []
 
         counted(self.builder, I64(0), count, 1, [], step)
@@ -114,7 +117,7 @@ class _Packer:
         def step(b, k, carried):
             start = b.add(base, table_entry(b, steps, k))
             for (at, lanes), piece in zip(self.pieces, runs):
-                self.put(b, destination, k, at, load_runs(b, self.source, start, piece, lanes))
+                self.put(b, destination, k, I64(at), load_runs(b, self.source, start, piece, lanes))
             return []
 
         counted(self.builder, I64(0), count, 1, [], step)
@@ -123,12 +126,10 @@ class _Packer:
         """Element by element: right for any offsets."""
         def step(b, k, carried):
             start = b.add(base, table_entry(b, steps, k))
-            out = b.add(destination, b.mul(k, I64(self.step_bytes)))
 
             def element(b, i, carried):
                 value = el.load(b, self.source, b.add(start, table_entry(b, rows, i)), 1)
-                value = el.convert(b, self.source, self.target, value)
-                el.store(b, self.target, b.add(out, b.mul(i, I64(self.target.itemsize))), value)
+                self.put(b, destination, k, i, value)
                 return []
 
             counted(b, I64(0), I64(self.spec.width), 1, [], element)
@@ -138,9 +139,10 @@ class _Packer:
 
     @property
     def group(self) -> int:
-        """Rows transposed together: at most 8, and a divisor of the width."""
-        group = 8
-        while self.spec.width % group:
+        """Rows transposed together: at most 8. The panel's last ones may overlap those before, where smaller
+        groups would be much slower."""
+        width, group = self.spec.width, 8
+        while group > width or (width % group and group > 4):
             group //= 2
         return group
 
@@ -170,18 +172,18 @@ class _Packer:
         """Transpose squares down the panel, for `side` steps from k on."""
         b, group = self.builder, self.group
         start = b.add(base, table_entry(b, steps, k))
-        for first in range(0, self.spec.width, group):
+        for first in (*range(0, self.spec.width - group, group), self.spec.width - group):
             lines = []
             for i in range(first, first + group):
                 address = b.add(start, table_entry(b, rows, I64(i)))
                 lines.append(el.load(b, self.source, address, self.side))
             for q, line in enumerate(transposed(b, lines)):
-                self.put(b, destination, b.add(k, I64(q)), first, line)
+                self.put(b, destination, b.add(k, I64(q)), I64(first), line)
 
-    def put(self, b, destination, k, at: int, value: Lanes) -> None:
+    def put(self, b, destination, k, at, value: Lanes) -> None:
         """Store elements of one step, from row `at` of the panel on."""
-        out = b.add(destination, b.add(b.mul(k, I64(self.step_bytes)), I64(at * self.target.itemsize)))
-        el.store(b, self.target, out, el.convert(b, self.source, self.target, value))
+        out = b.add(destination, b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes))))
+        el.store_apart(b, self.target, out, el.convert(b, self.source, self.target, value), self.apart)
 
 
 def transposed(builder, lines: list[Lanes]) -> list[Lanes]:

@@ -28,6 +28,10 @@ class TileTensor:
     vector: str = ABSENT
     serial: str = ABSENT
 
+    @property
+    def packed(self) -> bool:
+        return PACKED in (*self.unrolled, self.vector, self.serial)
+
 
 @dataclass(frozen=True)
 class TileSpec:

@@ -52,6 +52,7 @@ class _Tile:
     def __init__(self, builder, spec: TileSpec, args: dict[str, ir.Value]):
         self.builder, self.spec, self.args = builder, spec, args
         self.element = Element.of(spec.accumulator)
+        self.stored = Element.of(spec.out.dtype)
         self.positions = list(product(*(range(w) for w in spec.widths)))
         self.offsets = {t.name: self._unrolled_offsets(t) for t in spec.tensors}
 
@@ -59,7 +60,7 @@ class _Tile:
 
     def _unrolled_offsets(self, t: TileTensor) -> dict[tuple[int, ...], ir.Value]:
         """Byte offset of a tensor for each unrolled position, the axes it lacks held at 0."""
-        b, itemsize = self.builder, Element.of(t.dtype).itemsize
+        b, part_bytes = self.builder, Element.of(t.dtype).part_bytes
         axes = []
         for axis, (width, mode) in enumerate(zip(self.spec.widths, t.unrolled)):
             left = self.args[f"u{axis}.left"]
@@ -73,7 +74,7 @@ class _Tile:
                     at = b.select(b.icmp_signed("<", I64(i), left), I64(i), last) if i else I64(0)
                     entries.append(b.mul(at, self.args[key]))
                 else:
-                    entries.append(I64(i * itemsize))
+                    entries.append(I64(i * part_bytes))     # packed, or not moving at all
             axes.append(entries)
         offsets = {}
         for position in product(*(range(len(entries)) for entries in axes)):
@@ -112,7 +113,7 @@ class _Tile:
         if self.spec.has_vector and not self.spec.vector_kept:
             self._emit_reduced_vector()
             return
-        if any(PACKED in (t.vector, t.serial) for t in self.spec.inputs):
+        if any(t.packed for t in self.spec.inputs):
             self._prefetch_rows()
         totals = self._flat(self._initial())
         if self._needs_masks():
@@ -179,8 +180,10 @@ class _Tile:
             return table_entry(b, self.args[f"{t.name}.s"], k)
         if t.serial == AFFINE:
             return b.mul(k, self.args[f"{t.name}.s"])
-        row = self.spec.width if t.vector == PACKED else self.spec.widths[t.unrolled.index(PACKED)]
-        return b.mul(k, I64(row * Element.of(t.dtype).itemsize))
+        return b.mul(k, I64(self._panel_width(t) * Element.of(t.dtype).itemsize))
+
+    def _panel_width(self, t: TileTensor) -> int:
+        return self.spec.width if t.vector == PACKED else self.spec.widths[t.unrolled.index(PACKED)]
 
     def _values(self, t: TileTensor, offset: ir.Value, partial: bool) -> dict:
         """The operand at one step, by its own unrolled position and vector, in the accumulator's dtype."""
@@ -195,13 +198,14 @@ class _Tile:
 
     def _load(self, t: TileTensor, source: Element, start: ir.Value, j: int, partial: bool) -> Lanes:
         b, lanes = self.builder, self.spec.lanes
+        if t.packed:
+            address = b.add(start, I64(j * lanes * source.part_bytes))
+            return el.load_apart(b, source, address, lanes if t.vector else 1, self._panel_width(t) * source.part_bytes)
         if not t.vector:
             return el.load(b, source, start, 1)
-        if t.vector in (UNIT, PACKED):
+        if t.vector == UNIT:
             address = b.add(start, I64(j * lanes * source.itemsize))
-            mask = None
-            if partial and t.vector == UNIT:
-                mask = el.lane_mask(b, j * lanes, lanes, self.args["v.left"])
+            mask = el.lane_mask(b, j * lanes, lanes, self.args["v.left"]) if partial else None
             return el.load(b, source, address, lanes, mask)
         return el.gather(b, source, [b.add(start, o) for o in self._lane_offsets(t, j, partial)])
 
@@ -266,7 +270,7 @@ class _Tile:
     def _prefetch_rows(self) -> None:
         """Ask for the output's rows while the long loop over packed panels runs."""
         b = self.builder
-        row_bytes = self.spec.width * self.element.itemsize
+        row_bytes = self.spec.width * self.stored.itemsize
         for position in dict.fromkeys(p for p, _ in self._slots):
             start = self._row(position, 0)
             for line in range(0, row_bytes, 64):
@@ -282,28 +286,35 @@ class _Tile:
 
     def _neighbours(self) -> ir.Value:
         """Whether this row of output columns is one contiguous run (it may straddle two)."""
-        return is_run(self.builder, self.args[f"{self.spec.out.name}.v"], self.spec.width, self.element.itemsize)
+        return is_run(self.builder, self.args[f"{self.spec.out.name}.v"], self.spec.width, self.stored.itemsize)
 
     def _row(self, position, j: int) -> ir.Value:
         start = self._address(self.spec.out, position)
         if self.spec.out.vector == TABLE:
             start = self.builder.add(start, table_entry(self.builder, self.args[f"{self.spec.out.name}.v"], I64(0)))
-        return self.builder.add(start, I64(j * self.spec.lanes * self.element.itemsize))
+        return self.builder.add(start, I64(j * self.spec.lanes * self.stored.itemsize))
+
+    def _read(self, address, lanes: int, mask=None) -> Lanes:
+        """Elements of the output, as they are accumulated."""
+        return el.convert(self.builder, self.stored, self.element,
+                          el.load(self.builder, self.stored, address, lanes, mask))
+
+    def _write(self, address, value: Lanes, mask=None) -> None:
+        el.store(self.builder, self.stored, address, el.convert(self.builder, self.element, self.stored, value), mask)
 
     def _plain_load(self, masks) -> dict:
-        return {(p, j): el.load(self.builder, self.element, self._row(p, j), self.spec.lanes, masks and masks[j])
-                for p, j in self._slots}
+        return {(p, j): self._read(self._row(p, j), self.spec.lanes, masks and masks[j]) for p, j in self._slots}
 
     def _plain_store(self, totals: dict, masks) -> None:
         for p, j in self._slots:
-            el.store(self.builder, self.element, self._row(p, j), totals[p, j], masks and masks[j])
+            self._write(self._row(p, j), totals[p, j], masks and masks[j])
 
     def _runs(self) -> tuple[list[Runs], ir.Value]:
         """The output's columns, vector by vector, and whether each is at most two runs."""
         b, lanes, sound = self.builder, self.spec.lanes, el.I1(1)
         table, found = self.args[f"{self.spec.out.name}.v"], []
         for j in range(self.spec.vectors):
-            runs = two_runs(b, b.add(table, I64(8 * j * lanes)), lanes, self.element.itemsize)
+            runs = two_runs(b, b.add(table, I64(8 * j * lanes)), lanes, self.stored.itemsize)
             sound = b.and_(sound, runs.sound)
             found.append(runs)
         return found, sound
@@ -311,31 +322,33 @@ class _Tile:
     @property
     def _masks_pay(self) -> bool:
         """Small elements have no masked stores on most machines."""
-        return self.element.bits >= 32 and self.spec.lanes > 1
+        return self.stored.bits >= 32 and self.spec.lanes > 1
 
     def _broken_load(self) -> dict:
         """Of columns that are no single run."""
         if not self._masks_pay:
             return self._buffered_load()
-        runs, sound = self._runs()
-        address, lanes = {p: self._address(self.spec.out, p) for p, _ in self._slots}, self.spec.lanes
-        return self._unflat(choose(
-            self.builder, sound,
-            lambda: self._flat({(p, j): load_runs(self.builder, self.element, address[p], runs[j], lanes)
-                                for p, j in self._slots}),
-            lambda: self._flat(self._buffered_load())))
+        b, (runs, sound) = self.builder, self._runs()
+
+        def masked(p, j) -> Lanes:
+            raw = load_runs(b, self.stored, self._address(self.spec.out, p), runs[j], self.spec.lanes)
+            return el.convert(b, self.stored, self.element, raw)
+
+        return self._unflat(choose(b, sound, lambda: self._flat({slot: masked(*slot) for slot in self._slots}),
+                                   lambda: self._flat(self._buffered_load())))
 
     def _broken_store(self, totals: dict) -> None:
         if not self._masks_pay:
             self._buffered_store(totals)
             return
-        runs, sound = self._runs()
+        b, (runs, sound) = self.builder, self._runs()
 
         def masked() -> None:
             for p, j in self._slots:
-                store_runs(self.builder, self.element, self._address(self.spec.out, p), runs[j], totals[p, j])
+                value = el.convert(b, self.element, self.stored, totals[p, j])
+                store_runs(b, self.stored, self._address(self.spec.out, p), runs[j], value)
 
-        branch(self.builder, sound, masked, lambda: self._buffered_store(totals))
+        branch(b, sound, masked, lambda: self._buffered_store(totals))
 
     def _buffer(self) -> ir.Value:
         """A row-major copy of the tile on the stack, for output columns that lie apart."""
@@ -371,7 +384,7 @@ class _Tile:
 
         def visit(offset, lane):
             for position, index in self._rows_of_buffer():
-                value = el.load(b, self.element, b.add(self._address(self.spec.out, position), offset), 1)
+                value = self._read(b.add(self._address(self.spec.out, position), offset), 1)
                 el.store(b, self.element, b.add(self._buffer_row(buffer, index), lane), value)
 
         self._each_column(visit)
@@ -386,7 +399,7 @@ class _Tile:
         def visit(offset, lane):
             for position, index in self._rows_of_buffer():
                 value = el.load(b, self.element, b.add(self._buffer_row(buffer, index), lane), 1)
-                el.store(b, self.element, b.add(self._address(self.spec.out, position), offset), value)
+                self._write(b.add(self._address(self.spec.out, position), offset), value)
 
         self._each_column(visit)
 
@@ -407,12 +420,12 @@ class _Tile:
         results = {}
         for position, value in sums.items():
             def earlier(position=position):
-                return list(el.load(b, self.element, self._address(spec.out, position), 1).parts)
+                return list(self._read(self._address(spec.out, position), 1).parts)
 
             parts = choose(b, first, lambda: list(identity(self.element, spec.reduce, 1).parts), earlier)
             results[position] = combine(b, self.element, spec.reduce, Lanes(tuple(parts), 1), value)
         for position, value in results.items():
-            el.store(b, self.element, self._address(spec.out, position), value)
+            self._write(self._address(spec.out, position), value)
 
     def _across(self, totals: dict) -> dict:
         b, spec, sums = self.builder, self.spec, {}

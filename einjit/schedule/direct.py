@@ -21,8 +21,8 @@ class Direct:
 
     def __init__(self, c: Contraction, cpu: Cpu, lanes: Dimension | None = None):
         self.c, self.cpu, self.lanes = c, cpu, lanes
-        self.components = 2 if np.dtype(c.dtypes[0]).kind == "c" else 1
-        self.bits = np.dtype(c.dtypes[0]).itemsize * 8 // self.components
+        self.components = 2 if np.dtype(c.accumulator).kind == "c" else 1
+        self.bits = np.dtype(c.accumulator).itemsize * 8 // self.components
         self.opts: list[Opt] = []
         self.used: list[Dimension] = []
 
@@ -94,7 +94,7 @@ class Direct:
     def _small_contraction(self, vector: Dimension):
         row = self._reusing(vector)[0]
         rows = (12, 8, 4, 3, 2, 1) if self.cpu.registers >= 32 else (6, 4, 3, 2, 1)
-        tile = register_tile(self.cpu, self.c.dtypes[0], row.extent, vector.extent, rows)
+        tile = register_tile(self.cpu, self.c.accumulator, row.extent, vector.extent, rows)
         lanes = min(tile.lanes, self._lanes_for(vector))
         vectors = max(1, min(tile.vectors, -(-vector.extent // lanes)))
         blocks = self._unrolled([row], [tile.mr])

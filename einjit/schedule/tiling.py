@@ -48,7 +48,8 @@ def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...]) -
     for lanes in _lane_counts(cpu, bits, n):
         for vectors in (3, 2, 1):
             for mr in rows:
-                registers = (mr + 1) * vectors * components + components
+                # Of a complex element two are in flight: its multiply-adds come in pairs that wait for each other.
+                registers = (mr + 1) * vectors * components + components ** 2
                 if registers > cpu.registers:
                     continue
                 vector_bits = lanes * bits
@@ -82,12 +83,12 @@ def tiling(cpu: Cpu, dtype: str, m: int, n: int, k: int) -> Tiling:
     The mc x kc block of A fills a quarter of L2, the kc x nc block of B an eighth of L3. The paper keeps the
     kc x nr panel of B in L1; here it may take an eighth of L2. It is read in order, which prefetching
     hides, and a longer kc updates C less often: measured on Zen 4 at n = 1024, kc 96, 256 and 512 gave 94,
-    101 and 105 GF/s in float32; at n = 2048, 512 and 1024 gave 103 and 107. Each block is cut evenly, so
-    that the last is not a sliver.
+    101 and 105 GF/s in float32; at n = 2048, 512 and 1024 gave 103 and 107. A complex panel may take twice as
+    much, for the same kc. Each block is cut evenly, so that the last is not a sliver.
     """
-    itemsize = np.dtype(dtype).itemsize
+    itemsize, part_bytes = np.dtype(dtype).itemsize, _components(dtype)[1] // 8
     tile = register_tile(cpu, dtype, m, n, rows=(12, 8, 4) if cpu.registers >= 32 else (6, 4, 2))
-    kc = _even(k, max(256, cpu.l2.size // 8 // (itemsize * tile.nr) // 8 * 8), 8)
+    kc = _even(k, max(256, cpu.l2.size // 8 // (part_bytes * tile.nr) // 8 * 8), 8)
     kc_bound = min(kc, k)
     mc = _even(m, max(2 * tile.mr, cpu.l2.size // 4 // (kc_bound * itemsize)), tile.mr)
     nc = _even(n, max(2 * tile.nr, min(cpu.l3.size // 8, 4 << 20) // (kc_bound * itemsize)), tile.nr)

@@ -23,10 +23,10 @@ def lanes_unpacked(c: Contraction, cpu: Cpu) -> Dimension | None:
     be converted is better converted once, while packing.
     """
     groups = [c.group(role) for role in (Role.M, Role.N, Role.K)]
-    if len(c.operands) != 2 or any(len(group) != 1 for group in groups) or set(c.dtypes) != {c.dtypes[0]}:
+    if len(c.operands) != 2 or any(len(group) != 1 for group in groups) or set(c.dtypes) != {c.accumulator}:
         return None
     (m,), (n,), (k,) = groups
-    if np.dtype(c.dtypes[0]).kind == "c":
+    if np.dtype(c.accumulator).kind == "c":
         return None         # packing takes real and imaginary parts apart
     if c.unit(0) == c.unit(2) == n.name and _row_by_row(c, cpu, m, n, k):
         return n
@@ -37,12 +37,12 @@ def lanes_unpacked(c: Contraction, cpu: Cpu) -> Dimension | None:
 
 def _row_by_row(c: Contraction, cpu: Cpu, m: Dimension, n: Dimension, k: Dimension) -> bool:
     """b is found in L2 for every register tile of rows, or there are few of them."""
-    in_cache = k.extent * n.extent * np.dtype(c.dtypes[0]).itemsize <= cpu.l2.size // 2
+    in_cache = k.extent * n.extent * np.dtype(c.accumulator).itemsize <= cpu.l2.size // 2
     return n.extent >= 4 and (in_cache or m.extent <= FEW_ROWS)
 
 
 def _dot_by_dot(c: Contraction, cpu: Cpu, m: Dimension, n: Dimension, k: Dimension) -> bool:
     """There are few rows of a, and the fewer the shorter they may be; or too few of b to fill a vector with."""
-    lanes = cpu.lanes(np.dtype(c.dtypes[0]).itemsize * 8)
+    lanes = cpu.lanes(np.dtype(c.accumulator).itemsize * 8)
     few = m.extent if n.extent > lanes // 2 else min(m.extent, n.extent)
     return few <= FEW_ROWS and k.extent * FEW_ROWS >= LONG_SUM * lanes * few
