@@ -1,11 +1,11 @@
 """Policy for everything that is not packed: the register tile straight on the operands as they lie.
 
 One dimension goes on vector lanes, one or two are unrolled, one is summed in registers; the others are fused
-into outer loops. Labels: V (vector) U W (unrolled) S (serial sum) O (outer) R (outer sum).
+into outer loops. Labels: V (vector) U W (unrolled) S (serial sum) O (outer) R (outer sum) I (kept, inside R).
 """
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from ..machine import Cpu
 from .choice import OUTER_BLOCK, Choice, by_stride, extent, names, summed
 from .opts import Fuse, Opt, Parallel, Reorder, Split, Unroll, Vectorize
 from .tiling import register_tile
+
+STREAMS = 8                 # rows that are read side by side: more than these no prefetcher follows
 
 
 class Direct:
@@ -65,24 +67,20 @@ class Direct:
                  if self.c.has(d, t) and d.strides[t] == np.dtype(self.c.dtypes[t]).itemsize]
         return f"contiguous in {', '.join(tensors)}" if tensors else "nothing is contiguous"
 
-    def _reusing(self, vector: Dimension) -> list[Dimension]:
-        """Kept dimensions along which some input's vectors are used again; the longest first."""
+    def _reusing(self, vector: Dimension, reduced: bool = False) -> list[Dimension]:
+        """Dimensions, kept or summed, along which some input's vectors are used again; the longest first."""
         inputs = range(1, len(self.c.dtypes))
-        found = [d for d in self.c.dimensions if d is not vector and not d.summed and summed(self.c)
+        found = [d for d in self.c.dimensions if d is not vector and d.summed == reduced and summed(self.c)
                  and any(self.c.has(vector, t) and not self.c.has(d, t) for t in inputs)]
         return sorted(found, key=lambda d: -d.extent)
 
     # -- the four shapes of the tile; each returns the loops inside the outer ones, its family and tile
 
     def _dot(self, vector: Dimension):
-        reusing = self._reusing(vector)[:2]
-        # One register a sum and component; as many again are needed to load what they are made of.
-        room = self.cpu.registers // self.components
-        pair = [4, 4] if room >= 32 else [2, 4] if room >= 16 else [2, 2]
-        widths = ([], [4], pair)[len(reusing)]
-        widths = [min(w, d.extent) for w, d in zip(widths, reusing)]
-        wanted = {0: 8, 1: 2, 2: 1}[len(reusing)] if self.components == 1 else 1
-        lanes, vectors = self._vector(vector, wanted)
+        self.in_memory_order = True
+        reusing = self._reusing(vector)[:2] or self._reusing(vector, reduced=True)[:1]
+        widths, vectors = self._sums_at_once(reusing)
+        lanes, vectors = self._vector(vector, vectors)
         blocks = self._unrolled(reusing, widths)
         self._rename("V", vector)
         self.opts.append(Split("V", lanes * vectors))
@@ -90,6 +88,19 @@ class Direct:
         self.vectorised = ("V", lanes)
         rows = " x ".join(map(str, widths))
         return blocks + tail, "reduction", f"{rows} sums of {vectors} x {lanes} lanes".lstrip()
+
+    def _sums_at_once(self, reusing: Sequence[Dimension]) -> tuple[list[int], int]:
+        """Rows along each reusing dimension, and the vectors of each sum."""
+        if not reusing:
+            return [], 8 if self.components == 1 else 1
+        if len(reusing) == 1:
+            if self.components > 1 or reusing[0].summed:
+                return [min(4, reusing[0].extent)], 1 if self.components > 1 else 2
+            return [_rows(reusing[0].extent)], 1
+        # One register a sum and component; as many again are needed to load what they are made of.
+        room = self.cpu.registers // self.components
+        pair = [4, 4] if room >= 32 else [2, 4] if room >= 16 else [2, 2]
+        return [min(w, d.extent) for w, d in zip(pair, reusing)], 1
 
     def _small_contraction(self, vector: Dimension):
         row = self._reusing(vector)[0]
@@ -106,25 +117,52 @@ class Direct:
         return loops, "direct contraction", f"{tile.mr}x{lanes * vectors} tile ({vectors} x {lanes} lanes)"
 
     def _column_sums(self, vector: Dimension):
-        row = max(summed(self.c), key=lambda d: d.extent)
-        lanes = self._lanes_for(vector)
-        if -(-vector.extent // lanes) <= 8 // self.components:
-            lanes, vectors = self._vector(vector, 8 // self.components)
+        """Sums of a whole row of the output at once, in the order of memory: in registers where they hold it,
+        else in L1."""
+        self.in_memory_order = True
+        lanes, itemsize = self._lanes_for(vector), np.dtype(self.c.dtypes[0]).itemsize
+        room = self.cpu.registers // 2 // self.components
+        if -(-vector.extent // lanes) <= room:
+            lanes, vectors = self._vector(vector, room)
             self._rename("V", vector)
             self.opts.append(Split("V", lanes * vectors))
-            self._serial()
+            self._rename("S", self._row_dimension())
             self.vectorised = ("V", lanes)
             return [f"V/{lanes * vectors}", "S", "V"], "column sums", f"{vectors} x {lanes} lanes"
-        # Several rows at once, in the order of memory; the sums so far stay in L1.
-        width = min(8, row.extent)
+        width, vectors = self._rows_at_once(vector)
+        row = self._row_dimension()
+        width = min(width, row.extent)
         blocks = self._unrolled([row], [width])
         self._rename("V", vector)
-        near = max(lanes, self.cpu.l1.size // 2 // np.dtype(self.c.dtypes[0]).itemsize // lanes * lanes)
-        steps = [near, lanes] if near < vector.extent else [lanes]
+        block = lanes * vectors
+        near = max(block, self.cpu.l1.size // 2 // itemsize // block * block)
+        steps = [near, block] if near < vector.extent else [block]
         self.opts += [Split("V", step) for step in steps]
         self.vectorised = ("V", lanes)
         self.outermost = [f"V/{near}"] if len(steps) == 2 else []
-        return [*blocks, f"V/{lanes}", *self._tile_loops([width]), "V"], "column sums", f"{width} rows x {lanes} lanes"
+        tile = f"{width} rows x {vectors} x {lanes} lanes"
+        return [*blocks, f"V/{block}", *self._tile_loops([width]), "V"], "column sums", tile
+
+    def _row_dimension(self) -> Dimension:
+        """The summed dimension that moves slowest but for the shortest steps: what follows a row in memory."""
+        left = [d for d in summed(self.c) if d not in self.used]
+        long = [d for d in left if d.extent >= STREAMS] or left
+        return min(long, key=lambda d: abs(d.strides[self._largest()]))
+
+    def _rows_at_once(self, vector: Dimension) -> tuple[int, int]:
+        """(rows, vectors of each) that are added before the sums go back to L1.
+
+        Several rows save loads and stores of the sums. But short rows lie on one page, where prefetchers take
+        them for one stream in disorder: from memory (Zen 4, float32, rows of 1 to 3 KB) 8 side by side came at
+        14 to 19 GB/s, one after the other at 29 to 32; rows of 16 KB at 31 side by side, 20 to 25 in turn.
+        """
+        t = self._largest()
+        read = sum(extent(self.c.members(t)) * np.dtype(d).itemsize for t, d in enumerate(self.c.dtypes) if t)
+        short = vector.extent * abs(vector.strides[t]) <= self.cpu.l1.size // 4
+        if short and read > self.cpu.l3.size // 2:
+            return 1, 4 // self.components
+        moving = sum(self.c.has(vector, t) for t in range(1, len(self.c.dtypes)))
+        return max(2, STREAMS // max(1, moving)), 2 // self.components
 
     def _map(self, vector: Dimension):
         lanes, vectors = self._vector(vector, 4 // self.components)
@@ -136,7 +174,12 @@ class Direct:
     # -- parts
 
     outermost: Sequence[str] = ()
+    in_memory_order = False         # the sums R run outside the kept dimensions that move faster
     vectorised: tuple[str, int]
+
+    def _largest(self) -> int:
+        """The input with the most elements."""
+        return max(range(1, len(self.c.dtypes)), key=lambda t: extent(self.c.members(t)))
 
     def _lanes_for(self, d: Dimension) -> int:
         """Full vectors, or the smallest power of two that holds a short dimension."""
@@ -178,35 +221,46 @@ class Direct:
 
     def _finish(self, loops: list[str]) -> list[Opt]:
         """Fuse what is left into outer loops, and fix the order of all."""
-        opts: list[Opt] = []
         kept = [d for d in self.c.dimensions if d not in self.used and not d.summed]
         sums = [d for d in self.c.dimensions if d not in self.used and d.summed]
-        largest = max(range(1, len(self.c.dtypes)), key=lambda t: extent(self.c.members(t)))
-        sections = []
-        for name, group, tensor in (("O", kept, 0), ("R", sums, largest)):
-            walked = []
-            if group:
-                opts.append(Fuse(names(by_stride(self.c, group, tensor)), name))
-                walked.append(name)
-            if len(group) > 1:
-                opts.append(Split(name, OUTER_BLOCK))
-                walked.insert(0, f"{name}/{OUTER_BLOCK}")
-            sections.append(walked)
-        outer = [*sections[0], *self.outermost, *sections[1]]
-        opts.append(Reorder((*outer, *loops)))
+        largest = self._largest()
+        slowest = max((abs(d.strides[largest]) for d in sums), default=0)
+        inner = [d for d in kept if self.in_memory_order and abs(d.strides[largest]) < slowest]
+        outer = [d for d in kept if d not in inner]
+        opts, order = [], []
+        for name, group, tensor in (("O", outer, 0), ("R", sums, largest), ("I", inner, largest)):
+            fusing, walked = _walked(self.c, name, group, tensor)
+            opts += fusing
+            order += [*walked, *(self.outermost if name == "O" else ())]
+        opts.append(Reorder((*order, *loops)))
         opts += [Unroll(name) for name in self._unrolled_in(loops)]
         opts.append(Vectorize(*self.vectorised))
-        shared = self._shared(kept)
+        shared = self._shared({"O": outer, "I": inner})
         return opts + ([Parallel(shared)] if shared else [])
 
     @staticmethod
     def _unrolled_in(loops: list[str]) -> list[str]:
         return [name for name in loops if name in ("U", "W") and any(x.startswith(f"{name}/") for x in loops)]
 
-    def _shared(self, kept: list[Dimension]) -> str:
+    def _shared(self, outer: Mapping[str, Sequence[Dimension]]) -> str:
         """The label that threads share: the kept one with the most positions."""
         extents = {opt.name: extent([self.c.dimension(n) for n in opt.labels]) for opt in self.opts
                    if isinstance(opt, Fuse) and not self.c.dimension(opt.labels[0]).summed}
-        if kept:
-            extents["O"] = 4 * extent(kept)        # whole outer iterations are the better share
+        # Whole outer iterations are the better share.
+        extents |= {name: 4 * extent(group) for name, group in outer.items() if group}
         return max(extents, key=extents.__getitem__, default="")
+
+
+def _walked(c: Contraction, name: str, group: Sequence[Dimension], tensor: int) -> tuple[list[Opt], list[str]]:
+    """The opts that fuse a group into one label in the order of a tensor's memory, and the loops that walk it."""
+    if not group:
+        return [], []
+    fuse = Fuse(names(by_stride(c, group, tensor)), name)
+    if len(group) == 1:
+        return [fuse], [name]
+    return [fuse, Split(name, OUTER_BLOCK)], [f"{name}/{OUTER_BLOCK}", name]
+
+
+def _rows(extent: int) -> int:
+    """8 rows at once, or 4 where fewer of those lie past the edge; all of a shorter dimension."""
+    return min((8, 4), key=lambda rows: -(-extent // rows) * rows) if extent > 8 else extent
