@@ -5,6 +5,7 @@ into outer loops. Labels: V (vector) U W (unrolled) S (serial sum) O (outer) R (
 """
 from __future__ import annotations
 
+from math import prod
 from typing import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,10 @@ from .opts import Fuse, Opt, Parallel, Reorder, Split, Unroll, Vectorize
 from .tiling import register_tile
 
 STREAMS = 8                 # rows that are read side by side: more than these no prefetcher follows
+SHORT = 4                   # below, a dimension fills no vector
+WHOLE = 32                  # longest dimension that lies in the tile whole, the code made for its extent
+WHOLE_UPDATES = 64          # and the most updates of sums that are written out
+MANY_TILES = 64             # from so many runs of the tile on, code for one extent alone pays
 
 
 class Direct:
@@ -27,11 +32,15 @@ class Direct:
         self.bits = np.dtype(c.dtypes[0]).itemsize * 8 // self.components
         self.opts: list[Opt] = []
         self.used: list[Dimension] = []
+        self.whole: list[str] = []      # labels that the tile holds whole
 
     def choice(self) -> Choice:
+        if not self.c.dimensions:
+            return Choice((), "scalar", "one element", "every size is 1")
         vector = self._vector_dimension()
         if vector is None:
-            return Choice((), "scalar", "one element", "every size is 1")
+            order, family, tile = self._scalars()
+            return Choice((*self.opts, *self._finish(order)), family, tile, "what would be on the lanes lies apart")
         self.used.append(vector)
         if vector.summed:
             order, family, tile = self._dot(vector)
@@ -47,10 +56,14 @@ class Direct:
     # -- which dimension goes on the lanes
 
     def _vector_dimension(self) -> Dimension | None:
-        if not self.c.dimensions:
-            return None
-        long = [d for d in self.c.dimensions if d.extent >= 4] or list(self.c.dimensions)
-        return max(long, key=self._lane_score)
+        """The dimension whose lanes move most; None where its elements lie apart and all others are few."""
+        short = [d for d in self.c.dimensions if d.extent < SHORT]
+        long = [d for d in self.c.dimensions if d.extent >= SHORT] or short
+        best = max(long, key=self._lane_score)
+        if best in short or self._lane_score(best)[0] > 0 or not (summed(self.c) and self._pays_whole(*short)):
+            return best
+        kept = [d for d in short if not d.summed and self._lane_score(d)[0] > 0]
+        return max(kept, key=self._lane_score) if kept else None
 
     def _lane_score(self, d: Dimension) -> tuple:
         """Bytes moved in whole vectors, less those picked up one by one (stores count more)."""
@@ -79,42 +92,93 @@ class Direct:
     def _dot(self, vector: Dimension):
         self.in_memory_order = True
         reusing = self._reusing(vector)[:2] or self._reusing(vector, reduced=True)[:1]
-        widths, vectors = self._sums_at_once(reusing)
+        widths, vectors = self._sums_at_once(vector, reusing)
         lanes, vectors = self._vector(vector, vectors)
         blocks = self._unrolled(reusing, widths)
-        self._rename("V", vector)
-        self.opts.append(Split("V", lanes * vectors))
-        tail = [f"V/{lanes * vectors}", *self._tile_loops(widths), "V"]
-        self.vectorised = ("V", lanes)
+        tail = [*self._on_lanes(vector, lanes, vectors), *self._tile_loops(widths), "V"]
         rows = " x ".join(map(str, widths))
         return blocks + tail, "reduction", f"{rows} sums of {vectors} x {lanes} lanes".lstrip()
 
-    def _sums_at_once(self, reusing: Sequence[Dimension]) -> tuple[list[int], int]:
-        """Rows along each reusing dimension, and the vectors of each sum."""
+    def _sums_at_once(self, vector: Dimension, reusing: Sequence[Dimension]) -> tuple[list[int], int]:
+        """Rows along each reusing dimension, and the vectors of each sum.
+
+        Long rows run side by side, so that what they share is loaded once. Short ones run in the order of
+        memory, in which prefetchers follow: products of 128 x 128 from memory took 5 ms so, and 13 with 8 side
+        by side (Zen 4, float32).
+        """
+        most = STREAMS // self.components
         if not reusing:
-            return [], 8 if self.components == 1 else 1
-        if len(reusing) == 1:
-            if self.components > 1 or reusing[0].summed:
-                return [min(4, reusing[0].extent)], 1 if self.components > 1 else 2
-            return [_rows(reusing[0].extent)], 1
-        # One register a sum and component; as many again are needed to load what they are made of.
-        room = self.cpu.registers // self.components
-        pair = [4, 4] if room >= 32 else [2, 4] if room >= 16 else [2, 2]
-        return [min(w, d.extent) for w, d in zip(pair, reusing)], 1
+            return [], most
+        if len(reusing) > 1:
+            # One register a sum and component; as many again are needed to load what they are made of.
+            room = self.cpu.registers // self.components
+            pair = [4, 4] if room >= 32 else [2, 4] if room >= 16 else [2, 2]
+            return [min(w, d.extent) for w, d in zip(pair, reusing)], 1
+        (row,) = reusing
+        vectors = self._vector(vector, most)[1]
+        if not self._in_turn(vector, self.cpu.l2.size):
+            vectors = 2 if row.summed else 1    # the sums of all rows are one: fewer chains of additions
+        rows = most // vectors
+        return [min(rows, row.extent) if rows < STREAMS else self._dot_rows(row)], vectors
+
+    def _in_turn(self, row: Dimension, cached: int) -> bool:
+        """Whether rows should be read one after the other: where they are short, several on a page or two, and
+        `cached` bytes do not hold them all (sums in registers lose little by it, sums in L1 a load and a store)."""
+        short = row.extent * abs(row.strides[self._largest()]) <= self.cpu.l1.size // 4
+        read = sum(extent(self.c.members(t)) * np.dtype(d).itemsize for t, d in enumerate(self.c.dtypes) if t)
+        return short and read > cached
+
+    def _dot_rows(self, row: Dimension) -> int:
+        """8 rows at once, or 4 where fewer of those lie past the edge; all of a short dimension."""
+        most = 16 if self.cpu.registers >= 32 and self._pays_whole(row) else STREAMS
+        if row.extent <= most:
+            return row.extent
+        return min((8, 4), key=lambda rows: -(-row.extent // rows) * rows)
 
     def _small_contraction(self, vector: Dimension):
-        row = self._reusing(vector)[0]
+        rows, lanes, vectors = self._contraction_tile(vector, self._reusing(vector))
+        widths = [width for _, width in rows]
+        blocks = self._unrolled([row for row, _ in rows], widths)
+        loops = self._on_lanes(vector, lanes, vectors)
+        if len(rows) > 1:
+            # Some vectors in a row for each block of rows: pages are used for longer than a vector.
+            near = 16 * lanes * vectors
+            if near < vector.extent:
+                at = self.opts.index(Split("V", lanes * vectors))
+                self.opts.insert(at, Split("V", near))
+                self.outermost = [f"V/{near}"]
+            loops = [*blocks, *loops]
+        else:
+            loops = [*loops, *blocks]
+        serial = self._serial(prod(widths) * vectors)
+        tile = " x ".join(map(str, [*widths, lanes * vectors]))
+        return ([*loops, *serial, *self._tile_loops(widths), "V"], "direct contraction",
+                f"{tile} tile ({vectors} x {lanes} lanes)")
+
+    def _contraction_tile(self, vector: Dimension, reusing: Sequence[Dimension]):
+        """([(dimension, its rows)], lanes, vectors). Two dimensions where each input has vectors to use again."""
+        inputs = range(1, len(self.c.dtypes))
+        if len(reusing) > 1 and all(self.c.has(vector, t) for t in inputs):
+            widths = (4, 4) if self.cpu.registers // self.components >= 32 else (2, 4)
+            return [(d, min(w, d.extent)) for d, w in zip(reusing, widths)], self._lanes_for(vector), 1
+        row = reusing[0]
         rows = (12, 8, 4, 3, 2, 1) if self.cpu.registers >= 32 else (6, 4, 3, 2, 1)
+        if row.extent < rows[0] and self._pays_whole(row):
+            rows += (row.extent,)
+        elif rows[0] > 8 and row.extent % 8 == 0 and row.extent <= WHOLE:
+            rows = (8, *rows)       # first, and so preferred: 32 rows are 3 tiles of 12 with a rest, or 4 of 8
         tile = register_tile(self.cpu, self.c.dtypes[0], row.extent, vector.extent, rows)
         lanes = min(tile.lanes, self._lanes_for(vector))
-        vectors = max(1, min(tile.vectors, -(-vector.extent // lanes)))
-        blocks = self._unrolled([row], [tile.mr])
-        self._rename("V", vector)
-        self.opts.append(Split("V", lanes * vectors))
-        self._serial()
-        self.vectorised = ("V", lanes)
-        loops = [f"V/{lanes * vectors}", *blocks, "S", *self._tile_loops([tile.mr]), "V"]
-        return loops, "direct contraction", f"{tile.mr}x{lanes * vectors} tile ({vectors} x {lanes} lanes)"
+        return [(row, tile.mr)], lanes, max(1, min(tile.vectors, -(-vector.extent // lanes)))
+
+    def _scalars(self):
+        """All short dimensions written out, with no lanes: the long ones would pick up each element alone."""
+        short = [d for d in self.c.dimensions if d.extent < SHORT]
+        names_ = [f"U{i}" if i else "U" for i in range(len(short))]
+        for name, d in zip(names_, short):
+            self._rename(name, d)
+        self.whole += names_
+        return names_, "written out", " x ".join(str(d.extent) for d in short)
 
     def _column_sums(self, vector: Dimension):
         """Sums of a whole row of the output at once, in the order of memory: in registers where they hold it,
@@ -124,11 +188,9 @@ class Direct:
         room = self.cpu.registers // 2 // self.components
         if -(-vector.extent // lanes) <= room:
             lanes, vectors = self._vector(vector, room)
-            self._rename("V", vector)
-            self.opts.append(Split("V", lanes * vectors))
+            loops = self._on_lanes(vector, lanes, vectors)
             self._rename("S", self._row_dimension())
-            self.vectorised = ("V", lanes)
-            return [f"V/{lanes * vectors}", "S", "V"], "column sums", f"{vectors} x {lanes} lanes"
+            return [*loops, "S", "V"], "column sums", f"{vectors} x {lanes} lanes"
         width, vectors = self._rows_at_once(vector)
         row = self._row_dimension()
         width = min(width, row.extent)
@@ -156,10 +218,7 @@ class Direct:
         them for one stream in disorder: from memory (Zen 4, float32, rows of 1 to 3 KB) 8 side by side came at
         14 to 19 GB/s, one after the other at 29 to 32; rows of 16 KB at 31 side by side, 20 to 25 in turn.
         """
-        t = self._largest()
-        read = sum(extent(self.c.members(t)) * np.dtype(d).itemsize for t, d in enumerate(self.c.dtypes) if t)
-        short = vector.extent * abs(vector.strides[t]) <= self.cpu.l1.size // 4
-        if short and read > self.cpu.l3.size // 2:
+        if self._in_turn(vector, self.cpu.l3.size // 2):
             return 1, 4 // self.components
         moving = sum(self.c.has(vector, t) for t in range(1, len(self.c.dtypes)))
         return max(2, STREAMS // max(1, moving)), 2 // self.components
@@ -175,7 +234,7 @@ class Direct:
 
     outermost: Sequence[str] = ()
     in_memory_order = False         # the sums R run outside the kept dimensions that move faster
-    vectorised: tuple[str, int]
+    vectorised: tuple[str, int] | None = None
 
     def _largest(self) -> int:
         """The input with the most elements."""
@@ -199,25 +258,48 @@ class Direct:
         self.opts.append(Fuse(names(group), name))
         self.used += [d for d in group if d not in self.used]
 
+    def _pays_whole(self, *group: Dimension) -> bool:
+        """Whether the tile should hold these dimensions whole, the code made for their extents alone: it saves
+        all tests for edges, which cost more than the arithmetic where the tile is small and runs often."""
+        return (all(d.extent <= WHOLE for d in group) and extent(group) <= WHOLE_UPDATES
+                and self.c.work // extent(group) >= MANY_TILES)
+
+    def _blocks(self, name: str, d: Dimension, width: int) -> list[str]:
+        """Name a dimension of the tile; the loop over its blocks, if the tile does not hold it whole."""
+        self._rename(name, d)
+        if d.extent <= width and self._pays_whole(d):
+            self.whole.append(name)
+            return []
+        self.opts.append(Split(name, width))
+        return [f"{name}/{width}"]
+
+    def _on_lanes(self, d: Dimension, lanes: int, vectors: int) -> list[str]:
+        self.vectorised = ("V", lanes)
+        return self._blocks("V", d, lanes * vectors)
+
     def _unrolled(self, group: Sequence[Dimension], widths: Sequence[int]) -> list[str]:
         """Put dimensions into the tile as U and W; returns the loops over their blocks."""
-        blocks = []
+        loops = []
         for name, d, width in zip("UW", group, widths):
-            self._rename(name, d)
             if width > 1:
-                self.opts.append(Split(name, width))
-                blocks.append(f"{name}/{width}")
+                loops += self._blocks(name, d, width)
             else:
-                blocks.append(name)
-        return blocks
+                self._rename(name, d)
+                loops.append(name)
+        return loops
 
     @staticmethod
     def _tile_loops(widths: Sequence[int]) -> list[str]:
         return [name for name, width in zip("UW", widths) if width > 1]
 
-    def _serial(self) -> None:
+    def _serial(self, sums: int) -> list[str]:
+        """The sum in registers: a loop, or written out where it is short."""
         left = [d for d in summed(self.c) if d not in self.used]
-        self._rename("S", max(left, key=lambda d: d.extent))
+        longest = max(left, key=lambda d: d.extent)
+        self._rename("S", longest)
+        if longest.extent * sums <= WHOLE_UPDATES and self._pays_whole(longest):
+            self.whole.append("S")
+        return ["S"]
 
     def _finish(self, loops: list[str]) -> list[Opt]:
         """Fuse what is left into outer loops, and fix the order of all."""
@@ -234,18 +316,20 @@ class Direct:
             order += [*walked, *(self.outermost if name == "O" else ())]
         opts.append(Reorder((*order, *loops)))
         opts += [Unroll(name) for name in self._unrolled_in(loops)]
-        opts.append(Vectorize(*self.vectorised))
+        if self.vectorised:
+            opts.append(Vectorize(*self.vectorised))
         shared = self._shared({"O": outer, "I": inner})
         return opts + ([Parallel(shared)] if shared else [])
 
-    @staticmethod
-    def _unrolled_in(loops: list[str]) -> list[str]:
-        return [name for name in loops if name in ("U", "W") and any(x.startswith(f"{name}/") for x in loops)]
+    def _unrolled_in(self, loops: list[str]) -> list[str]:
+        return [name for name in loops if name != "V" and (
+            name in self.whole or any(x.startswith(f"{name}/") for x in loops))]
 
     def _shared(self, outer: Mapping[str, Sequence[Dimension]]) -> str:
         """The label that threads share: the kept one with the most positions."""
         extents = {opt.name: extent([self.c.dimension(n) for n in opt.labels]) for opt in self.opts
-                   if isinstance(opt, Fuse) and not self.c.dimension(opt.labels[0]).summed}
+                   if isinstance(opt, Fuse) and opt.name not in self.whole
+                   and not self.c.dimension(opt.labels[0]).summed}
         # Whole outer iterations are the better share.
         extents |= {name: 4 * extent(group) for name, group in outer.items() if group}
         return max(extents, key=extents.__getitem__, default="")
@@ -259,8 +343,3 @@ def _walked(c: Contraction, name: str, group: Sequence[Dimension], tensor: int) 
     if len(group) == 1:
         return [fuse], [name]
     return [fuse, Split(name, OUTER_BLOCK)], [f"{name}/{OUTER_BLOCK}", name]
-
-
-def _rows(extent: int) -> int:
-    """8 rows at once, or 4 where fewer of those lie past the edge; all of a shorter dimension."""
-    return min((8, 4), key=lambda rows: -(-extent // rows) * rows) if extent > 8 else extent
