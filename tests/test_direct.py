@@ -43,8 +43,8 @@ def members(nest: LoopNest, label: str) -> str:
 # -- sums --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("equation,extents,order", [
-    ("ijk->j", (256, 250, 256), ["R", "I", "V/128", "V"]),      # i, then j inside it, k on the lanes
-    ("ijk->i", (256, 250, 256), ["O", "V/128", "V"]),
+    ("ijk->j", (256, 250, 256), ["R", "I", "V/64", "V"]),       # i, then j inside it, k on the lanes
+    ("ijk->i", (256, 250, 256), ["O", "V/64", "V"]),
     ("ijk->ik", (256, 250, 256), ["O", "V/256", "S", "V"]),     # a row's sums in registers
     ("ijk->k", (256, 250, 256), ["V/256", "S", "V"]),
     ("ijklm->ikm", (20, 20, 20, 20, 100), ["O", "R", "I", "V/128", "S", "V"]),
@@ -59,6 +59,15 @@ def test_a_sum_over_a_short_last_axis_has_it_on_the_lanes():
     nest = nest_of("ijklmn->m", 16, 15, 16, 17, 16, 16)
     assert nest.label("V").summed and nest.label("V").extent == 16
     assert loops(nest)[:2] == ["R", "I"]
+
+
+@pytest.mark.parametrize("equation,extents,lanes", [
+    ("ij->", (4000, 4000), 8), ("ij->", (400, 400), 16),        # from memory by half cache lines
+    ("ij,ij->i", (4000, 4000), 8), ("ijk->ik", (100, 1000, 1000), 8),
+    ("ijk->ik", (256, 250, 256), 16),                           # else registers would not hold a row's sums
+])
+def test_what_comes_from_memory_is_read_by_half_lines(equation, extents, lanes):
+    assert nest_of(equation, *extents).loops[-1].lanes == lanes
 
 
 def rows_at_once(nest: LoopNest) -> int:
@@ -79,7 +88,7 @@ def test_long_rows_are_read_side_by_side_but_not_too_many(equation, rows):
 
 def test_what_two_factors_share_is_loaded_once_for_several_rows():
     nest = nest_of("i,ij,j->", 4000, 4000)
-    assert rows_at_once(nest) == 4 and nest.label("U").summed
+    assert rows_at_once(nest) == 8 and nest.label("U").summed
 
 
 # -- small extents -----------------------------------------------------------------------------------------
