@@ -22,6 +22,9 @@ class Kind(Enum):
     VECTOR = "vector"
 
 
+TILE = (Kind.UNROLLED, Kind.VECTOR)
+
+
 @dataclass(frozen=True)
 class Label:
     """One label of the nest; `members` are the dimensions of the contraction fused into it, fastest first."""
@@ -44,7 +47,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Loop:
-    """`for` over the current block of `label`, in steps; step 1 is the innermost loop of its label."""
+    """`for` over the current block of `label`, in steps; step 1 is the innermost loop of its label.
+
+    An unrolled or vector loop stands in a block of its label, whose size is then the tile's; or alone, and then
+    the whole label lies in the tile, its extent a constant of the code."""
 
     label: str
     step: int
@@ -109,6 +115,11 @@ class LoopNest:
             found[loop.label] = (*found.get(loop.label, ()), loop)
         return found
 
+    def is_whole(self, label: str) -> bool:
+        """Whether the register tile holds the whole label."""
+        loops = self.loops_of(label)
+        return len(loops) == 1 and loops[0].kind in TILE
+
     def variable(self, loop: Loop) -> str:
         """The loop's variable: the label itself for its innermost loop, else numbered from the outside."""
         return loop.label if loop.step == 1 else f"{loop.label}{self.loops_of(loop.label).index(loop)}"
@@ -118,6 +129,16 @@ class LoopNest:
 
     def __str__(self) -> str:
         return _text(self)
+
+
+def tile_width(nest: LoopNest, label: str) -> int:
+    """Extent of the register tile along a label, in whole vectors; 1 outside of it."""
+    loop = nest.loops_of(label)[-1]
+    if loop.kind not in TILE:
+        return 1
+    if nest.is_whole(label):
+        return -(-nest.label(label).extent // loop.lanes) * loop.lanes
+    return nest.loops_of(label)[-2].step
 
 
 def _text(nest: LoopNest) -> str:

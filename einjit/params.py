@@ -13,7 +13,7 @@ import numpy as np
 
 from .codegen.cpu import Word
 from .contraction import Contraction
-from .ir import Kind, Label, LoopNest
+from .ir import Label, LoopNest, tile_width
 
 _ALIGN = 64
 
@@ -30,12 +30,6 @@ def parameters(nest: LoopNest, c: Contraction, words: tuple[Word, ...],
                ranges: Mapping[str, tuple[int, int]]) -> Parameters:
     """Fill the block. `ranges` narrows labels to [lo, hi); the others run whole."""
     return _Filler(nest, c, words, ranges).fill()
-
-
-def tile_width(nest: LoopNest, label: str) -> int:
-    """Extent of the register tile along a label; 1 outside of it."""
-    loops = nest.loops_of(label)
-    return loops[-2].step if loops[-1].kind in (Kind.UNROLLED, Kind.VECTOR) else 1
 
 
 class _Filler:

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from .errors import ScheduleError
-from .ir import Kind, Loop, LoopNest, Pack
+from .ir import TILE, Kind, Loop, LoopNest, Pack
 
-_TILE = (Kind.UNROLLED, Kind.VECTOR)
+MAX_WHOLE = 64              # positions of a label that are written out one by one
 
 
 def verify(nest: LoopNest) -> LoopNest:
@@ -35,20 +35,29 @@ def _check_loops(nest: LoopNest, label: str) -> None:
 
 
 def _check_tile(nest: LoopNest) -> None:
-    tile = [loop for loop in nest.loops if loop.kind in _TILE]
+    tile = [loop for loop in nest.loops if loop.kind in TILE]
     inner = nest.nodes[len(nest.nodes) - len(tile):]
     _refuse(tuple(tile) != inner, "unrolled and vectorised loops must be the innermost ones, with nothing between them")
     vectors = [loop for loop in tile if loop.kind is Kind.VECTOR]
     _refuse(len(vectors) > 1, "only one loop can be vectorised")
     for loop in tile:
         blocks = [other.step for other in nest.loops_of(loop.label) if other.step > 1]
-        _refuse(not blocks, f"loop {loop.label} has no constant number of steps: split it first")
+        if not blocks:
+            _check_whole(nest, loop.label)
+            continue
         _refuse(loop.kind is Kind.VECTOR and blocks[-1] % loop.lanes != 0,
                 f"{loop.lanes} lanes do not divide the block of {blocks[-1]} {loop.label}")
         # A tile over the edge of a block repeats the last position; tables end where the outermost block does.
         for step in blocks[1:-1]:
             _refuse(step % blocks[-1] != 0, f"blocks of {step} {loop.label} are not whole register tiles of "
                     f"{blocks[-1]}: only the outermost block may leave a rest")
+
+
+def _check_whole(nest: LoopNest, name: str) -> None:
+    label = nest.label(name)
+    _refuse(label.extent > MAX_WHOLE, f"loop {name} has {label.extent} steps, too many to write out: split it first")
+    _refuse(len(label.members) > 1 or bool(nest.packs), f"loop {name} walks a table of offsets, which a loop over "
+            "blocks must fill: split it first")
 
 
 def _check_pack(nest: LoopNest, at: int, pack: Pack) -> None:
@@ -68,11 +77,11 @@ def _check_pack(nest: LoopNest, at: int, pack: Pack) -> None:
             _refuse(any(loop.name not in outside for loop in nest.loops_of(label)),
                     f"pack {pack.tensor} must stand inside every loop of {label}")
     panel = nest.loops_of(pack.panel)[-1]
-    _refuse(panel.kind not in _TILE, f"the panel label {pack.panel} must be unrolled or vectorised")
+    _refuse(panel.kind not in TILE, f"the panel label {pack.panel} must be unrolled or vectorised")
     serial = nest.loops_of(pack.serial)[-1]
     _refuse(serial.kind is not Kind.SERIAL or not nest.label(pack.serial).summed,
             f"a pack's serial label must be a summed one with a plain loop; {pack.serial} is not")
-    tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in _TILE]
+    tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
     last_serial = nest.nodes[len(nest.nodes) - len(tile) - 1]
     _refuse(last_serial != serial, f"the loop of {pack.serial} must be the one just outside the register tile")
     _refuse(sum(p.tensor == pack.tensor for p in nest.packs) > 1, f"{pack.tensor} is packed twice")

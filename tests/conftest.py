@@ -41,5 +41,6 @@ def cold_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def always_packed(monkeypatch):
-    """Products that are small or skinny are packed as well."""
+    """Both operands of products that are small or skinny are packed as well."""
     monkeypatch.setattr("einjit.schedule.choose.lanes_unpacked", lambda c, cpu: None)
+    monkeypatch.setattr("einjit.schedule.packed.ROW_USES", 0)

@@ -163,7 +163,7 @@ def test_the_policys_schedules_are_right_at_any_size(case, row, dtype, layout, p
         assert_right(case, dtype, machine.table_entry(row), layout)
 
 
-def test_a_packed_nest_is_right_where_every_block_has_an_edge(monkeypatch):
+def test_a_packed_nest_is_right_where_every_block_has_an_edge(monkeypatch, always_packed):
     monkeypatch.setattr(policy, "PACKED_WORK", 1)
     none = machine.Cache(0, 1)
     tiny = replace(machine.table_entry("generic"), l1=none, l2=none, l3=none)
@@ -174,7 +174,7 @@ def test_a_packed_nest_is_right_where_every_block_has_an_edge(monkeypatch):
         assert blocks[label.name] < label.extent and label.extent % blocks[label.name]
 
 
-def test_a_label_that_no_operand_moves_along_is_walked_too(monkeypatch):
+def test_a_label_that_no_operand_moves_along_is_walked_too(monkeypatch, always_packed):
     case = Case("", "ijb,jkb->ikb", ((5, 6, 3), (6, 7, 3)))
     assert not assert_right(case, "int32", machine.table_entry("avx2"), "broadcast").packs
     monkeypatch.setattr(policy, "PACKED_WORK", 1)

@@ -59,8 +59,9 @@ def test_shares_are_whole_tiles_and_together_everything(equation, extents, row, 
 
 
 COLUMNS = Case("column sums", "ij->j", ((37, 530),))
-SHARED = (PACKED, BATCHED, COLUMNS, *(case for case in EVERYDAY if case.name in (
-    "row_sums", "transpose", "matvec", "vecmat", "matmul", "outer", "batched_matmul", "mttkrp")))
+VECMAT = Case("vecmat", "i,ij->j", ((41,), (41, 267)))        # more columns than one tile has
+SHARED = (PACKED, BATCHED, COLUMNS, VECMAT, *(case for case in EVERYDAY if case.name in (
+    "row_sums", "transpose", "matvec", "matmul", "outer", "batched_matmul", "mttkrp")))
 
 
 @pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)

@@ -129,7 +129,8 @@ def test_a_schedule_by_hand_compiles():
 @pytest.mark.parametrize("schedule,reason", [
     ((Split("x", 4),), "there is no label x"),
     ((Split("i", 1),), "a block of 1 is no block"),
-    ((Unroll("i"),), "loop i has no constant number of steps: split it first"),
+    ((Fuse(("i", "k"), "m"), Reorder(("j", "m")), Unroll("m")),
+     "loop m walks a table of offsets, which a loop over blocks must fill: split it first"),
     ((Split("k", 6), Vectorize("k", 3)), "3 lanes: must be a power of two"),
     ((Split("k", 6), Reorder(("i", "j", "k/6", "k")), Vectorize("k", 4)), "4 lanes do not divide the block of 6 k"),
     ((Parallel("j"),), "loop j cannot be parallel: j is summed, "

@@ -82,14 +82,14 @@ def assert_tight(assembly: str, nest: LoopNest) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
-def test_the_inner_loop_on_this_machine(dtype):
+def test_the_inner_loop_on_this_machine(dtype, always_packed):
     kernel = einjit.compile("ij,jk->ik", (512, 512), (512, 512), dtype=dtype)
     assert kernel.family == "packed contraction"
     assert_tight(kernel.asm, kernel.nest)
 
 
 @pytest.mark.parametrize("row,triple,cpu,dtype", PROCESSORS, ids=[cpu for _, _, cpu, _ in PROCESSORS])
-def test_the_inner_loop_on_other_machines(row, triple, cpu, dtype):
+def test_the_inner_loop_on_other_machines(row, triple, cpu, dtype, always_packed):
     nest = matmul(row=row, dtype=dtype)
     assert_tight(assembly(nest, triple, cpu), nest)
 
@@ -100,3 +100,14 @@ def assembly(nest: LoopNest, triple: str, cpu: str) -> str:
     target = llvm.Target.from_triple(triple)
     machine = target.create_target_machine(cpu=build.scheduled_as(cpu), opt=3, jit=True)
     return build.asm_of(emit(nest), machine)
+
+
+def test_rows_that_are_not_packed_cost_addresses_alone():
+    """Twelve rows and two operands are more addresses than there are registers: some come from the stack."""
+    kernel = einjit.compile("ij,kj->ik", (500, 300), (200, 300), dtype="float32")
+    assert [pack.tensor for pack in kernel.nest.packs] == ["b"]
+    loop = hot_loop(kernel.asm)
+    for line in loop:
+        vector_from_stack = re.search(r"mm\d", line) and any(
+            re.search(rf"[(\[]{register}\b", line) for register in stack_registers(kernel.asm))
+        assert not vector_from_stack, "\n".join(loop)

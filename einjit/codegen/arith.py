@@ -84,6 +84,36 @@ def horizontal(builder, element: Element, reduce: str, value: Lanes) -> Lanes:
     return value
 
 
+def horizontals(builder, element: Element, reduce: str, values: Sequence[Lanes]) -> list[Lanes]:
+    """The lanes of each value reduced to one. Values are folded into each other, so that one register holds
+    partial results of several: n values of n lanes take n - 1 additions, not n log2 n."""
+    lanes = values[0].lanes
+    count = 1 << (min(len(values), lanes).bit_length() - 1)
+    if count == 1:
+        return [horizontal(builder, element, reduce, value) for value in values]
+    rest, values, group = values[count:], values[:count], lanes
+    while len(values) > 1:
+        values = [_folded(builder, element, reduce, x, y, group) for x, y in zip(values[::2], values[1::2])]
+        group //= 2
+    (value,) = values
+    while group > 1:
+        value = _folded(builder, element, reduce, value, None, group)
+        group //= 2
+    results = [Lanes(tuple(_slice(builder, p, i, 1) for p in value.parts), 1) for i in range(count)]
+    return results + (horizontals(builder, element, reduce, rest) if rest else [])
+
+
+def _folded(builder, element: Element, reduce: str, x: Lanes, y: Lanes | None, group: int) -> Lanes:
+    """The halves of each group of lanes combined: first those of x, then those of y."""
+    starts = range(0, (1 if y is None else 2) * x.lanes, group)
+    halves = []
+    for half in (0, group // 2):
+        indices = [start + half + i for start in starts for i in range(group // 2)]
+        second = (y or x).parts
+        halves.append(Lanes(tuple(el.shuffle(builder, a, b, indices) for a, b in zip(x.parts, second)), len(indices)))
+    return combine(builder, element, reduce, *halves)
+
+
 def _slice(builder, part, start: int, count: int):
     if count == 1:
         return builder.extract_element(part, el.I32(start))

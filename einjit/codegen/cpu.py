@@ -14,10 +14,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..ir import Kind, Label, Loop, LoopNest, Pack, Tensor
+from ..ir import TILE, Kind, Label, Loop, LoopNest, Pack, Tensor, tile_width
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, PackSpec, TileSpec, TileTensor
-
-_TILE = (Kind.UNROLLED, Kind.VECTOR)
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,11 @@ def structure(nest: LoopNest) -> tuple:
 
 
 def _literal_step(nest: LoopNest, loop: Loop) -> int:
-    """The step where it is part of the code: 1, or the register tile's extent; else 0."""
+    """The step where it is part of the code: 1, or the register tile's extent (of a whole label: its own); else 0."""
     if loop.step == 1:
-        return 1
+        return nest.label(loop.label).extent if nest.is_whole(loop.label) else 1
     loops = nest.loops_of(loop.label)
-    return loop.step if loops[-1].kind in _TILE and loop is loops[-2] else 0
+    return loop.step if loops[-1].kind in TILE and loop is loops[-2] else 0
 
 
 def is_tabled(nest: LoopNest, label: Label) -> bool:
@@ -82,7 +80,7 @@ def is_tabled(nest: LoopNest, label: Label) -> bool:
 def absorbed(nest: LoopNest) -> Loop | None:
     """The loop that becomes part of the tile: a reduction around it, on its own label or by whole blocks of a
     summed vector label, so that partial results stay in registers."""
-    outside = [n for n in nest.nodes if isinstance(n, Pack) or n.kind not in _TILE]
+    outside = [n for n in nest.nodes if isinstance(n, Pack) or n.kind not in TILE]
     if not outside or isinstance(outside[-1], Pack):
         return None
     loop, vector = outside[-1], next((n for n in nest.loops if n.kind is Kind.VECTOR), None)
@@ -102,7 +100,7 @@ def keeps_partial_results(nest: LoopNest) -> bool:
     for label in nest.labels:
         block = label.extent
         for loop in nest.loops_of(label.name):
-            if label.summed and loop is not in_tile and loop.kind not in _TILE and loop.step < block:
+            if label.summed and loop is not in_tile and loop.kind not in TILE and loop.step < block:
                 return True
             block = loop.step
     return False
@@ -122,13 +120,18 @@ class _Emitter:
         self.words: dict[Word, None] = {}
         self.lines: list[str] = []
         self.header: list[str] = []
-        self.blocks = {lb.name: _Block(self.word("lo", lb.name), self.word("hi", lb.name)) for lb in nest.labels}
+        self.blocks = {lb.name: self._range(lb) for lb in nest.labels}
         self.tables: dict[str, str] = {}        # label -> first position of its offset tables
         self.packed: dict[str, tuple[_Block, _Block]] = {}
-        self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in _TILE]
+        self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
         self.vector = next((n for n in self.tile if n.kind is Kind.VECTOR), None)
         self.unrolled = [n for n in self.tile if n.kind is Kind.UNROLLED]
         self.absorbed = absorbed(nest)
+
+    def _range(self, label: Label) -> _Block:
+        if self.nest.is_whole(label.name):
+            return _Block("0", str(label.extent))
+        return _Block(self.word("lo", label.name), self.word("hi", label.name))
 
     # -- text ----------------------------------------------------------------------------------------
 
@@ -195,14 +198,8 @@ class _Emitter:
             return str(loop.step)
         return self.word("step", loop.label, index=self.nest.loops_of(loop.label).index(loop))
 
-    def _tile_width(self, label: str) -> int:
-        """Extent of the register tile along a label; 1 where it is not part of it."""
-        if label not in [loop.label for loop in self.tile]:
-            return 1
-        return self.nest.loops_of(label)[-2].step
-
     def _fill(self, loop: Loop, depth: int) -> None:
-        label, block, width = loop.label, self.blocks[loop.label], self._tile_width(loop.label)
+        label, block, width = loop.label, self.blocks[loop.label], tile_width(self.nest, loop.label)
         padded = f"{block.end} - {block.start}"
         if width > 1:
             padded = f"({padded} + {width - 1}) // {width} * {width}"
@@ -247,18 +244,29 @@ class _Emitter:
     def _tile_spec(self) -> TileSpec:
         nest, lanes, width = self.nest, 1, 1
         if self.vector is not None:
-            lanes, width = self.vector.lanes, self._tile_width(self.vector.label)
+            lanes, width = self.vector.lanes, tile_width(nest, self.vector.label)
         serial = ""
         if self.absorbed is not None:
             serial = "vector" if self.absorbed.step > 1 else "label"
         out, *inputs = (self._tile_tensor(t) for t in nest.tensors)
         return TileSpec(
-            widths=tuple(self._tile_width(u.label) for u in self.unrolled),
+            widths=tuple(tile_width(nest, u.label) for u in self.unrolled),
             kept=tuple(not nest.label(u.label).summed for u in self.unrolled),
             lanes=lanes, vectors=width // lanes,
             vector_kept=self.vector is None or not nest.label(self.vector.label).summed,
             serial=serial, inputs=tuple(inputs), out=out, accumulator=nest.accumulator,
-            reduce=nest.reduce, body=nest.body)
+            reduce=nest.reduce, body=nest.body,
+            whole=tuple((place, nest.label(label).extent) for place, label in self._places().items()
+                        if nest.is_whole(label)))
+
+    def _places(self) -> dict[str, str]:
+        """The tile's labels by the names that its arguments have for them."""
+        places = {f"u{i}": u.label for i, u in enumerate(self.unrolled)}
+        if self.vector is not None:
+            places["v"] = self.vector.label
+        if self.absorbed is not None and self.absorbed.step == 1:
+            places["s"] = self.absorbed.label
+        return places
 
     def _tile_tensor(self, t: Tensor) -> TileTensor:
         serial = self.absorbed.label if self.absorbed is not None and self.absorbed.step == 1 else None
@@ -277,12 +285,8 @@ class _Emitter:
         return unit if t.unit == label else AFFINE
 
     def _tile_arguments(self) -> dict[str, str]:
-        values = {"first": self._first()}
-        places = {f"u{i}": u.label for i, u in enumerate(self.unrolled)}
-        if self.vector is not None:
-            places["v"] = self.vector.label
-        if self.absorbed is not None and self.absorbed.step == 1:
-            places["s"] = self.absorbed.label
+        values, places = {"first": self._first()}, self._places()
+        if "s" in places:
             block = self.blocks[self.absorbed.label]
             values["count"] = f"{block.end} - {block.start}"
         for place, label in places.items():
@@ -302,6 +306,8 @@ class _Emitter:
         terms = [t.name]
         for label in t.labels:
             start = self.blocks[label].start
+            if self.nest.is_whole(label):
+                continue
             if not is_tabled(self.nest, self.nest.label(label)):
                 terms.append(f"{start} * {self._stride(t, label)}")
             elif label not in moving:
@@ -327,8 +333,10 @@ class _Emitter:
         """Whether no earlier iteration has added to the tile's elements of the output."""
         conditions = []
         for label in self.nest.labels:
+            if not label.summed or self.nest.is_whole(label.name):
+                continue
             start, lo = self.blocks[label.name].start, self.word("lo", label.name)
-            if label.summed and start != lo:
+            if start != lo:
                 conditions.append(f"({start} == {lo})")
         return " & ".join(conditions) or "True"
 
@@ -338,6 +346,8 @@ def _text(spec: TileSpec) -> str:
     rows = []
     for field in fields(spec):
         value = getattr(spec, field.name)
+        if value == field.default:
+            continue
         if field.name == "inputs":
             tensors = ",\n        ".join(repr(t) for t in value)
             rows.append(f"    inputs=(\n        {tensors},\n    ),")

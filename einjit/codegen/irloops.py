@@ -45,8 +45,11 @@ def _as_written(module: ir.Module) -> ir.values.MDValue:
     return loop_id
 
 
-def branch(builder, condition: ir.Value, yes: Callable, no: Callable) -> None:
-    """if/else, each side given by a function that emits it."""
+def branch(builder, condition: ir.Value | bool, yes: Callable, no: Callable) -> None:
+    """if/else, each side given by a function that emits it; one side alone where the condition is known."""
+    if isinstance(condition, bool):
+        (yes if condition else no)()
+        return
     with builder.if_else(condition) as (then, otherwise):
         with then:
             yes()
@@ -54,10 +57,10 @@ def branch(builder, condition: ir.Value, yes: Callable, no: Callable) -> None:
             no()
 
 
-
-
-def choose(builder, condition: ir.Value, yes: Callable[[], list], no: Callable[[], list]) -> list:
-    """The values of `yes()` or of `no()`, each emitted on its own side of a branch."""
+def choose(builder, condition: ir.Value | bool, yes: Callable[[], list], no: Callable[[], list]) -> list:
+    """The values of `yes()` or of `no()`, each emitted on its own side of a branch, if that needs one."""
+    if isinstance(condition, bool):
+        return yes() if condition else no()
     with builder.if_else(condition) as (then, otherwise):
         with then:
             first, first_end = yes(), builder.block

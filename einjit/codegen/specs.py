@@ -37,7 +37,8 @@ class TileTensor:
 class TileSpec:
     """`widths`: extents of the unrolled labels, `kept` of which are in the output. `lanes` x `vectors` is
     the extent on the vector label; `vector_kept` says whether the output has it. `serial`: '' for no loop,
-    'label' for a loop over a reduction label, 'vector' for a loop over blocks of the vector label itself."""
+    'label' for a loop over a reduction label, 'vector' for a loop over blocks of the vector label itself.
+    `whole`: the extents of labels that lie in the tile whole, by place ('u0', 'v')."""
 
     widths: tuple[int, ...]
     kept: tuple[bool, ...]
@@ -50,6 +51,7 @@ class TileSpec:
     accumulator: str
     reduce: str
     body: Expr
+    whole: tuple[tuple[str, int], ...] = ()
 
     @property
     def width(self) -> int:
@@ -78,9 +80,8 @@ class TileSpec:
             places = [(f"u{i}", mode) for i, mode in enumerate(t.unrolled)]
             places += [("v", t.vector), ("s", t.serial)]
             names += [f"{t.name}.{place}" for place, mode in places if mode in (AFFINE, TABLE)]
-        names += [f"u{i}.left" for i in range(len(self.widths))]
-        if self.has_vector:
-            names.append("v.left")
+        places = [f"u{i}" for i in range(len(self.widths))] + ["v"] * self.has_vector
+        names += [f"{place}.left" for place in places if place not in dict(self.whole)]
         if self.serial == "label":
             names.append("count")
         return (*names, "first")

@@ -10,7 +10,7 @@ Along the vector label a masked copy of the loop serves the last, partial vector
 """
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 from itertools import product
 
 from llvmlite import ir
@@ -18,7 +18,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from . import elements as el
-from .arith import accumulate, combine, horizontal, identity
+from .arith import accumulate, combine, horizontals, identity
 from .elements import I64, Element, Lanes
 from .irloops import branch, choose, counted
 from .memory import table_entry
@@ -50,7 +50,8 @@ def _as_i64(builder, value):
 
 class _Tile:
     def __init__(self, builder, spec: TileSpec, args: dict[str, ir.Value]):
-        self.builder, self.spec, self.args = builder, spec, args
+        self.builder, self.spec = builder, spec
+        self.args = args | {f"{place}.left": I64(extent) for place, extent in spec.whole}
         self.element = Element.of(spec.accumulator)
         self.stored = Element.of(spec.out.dtype)
         self.positions = list(product(*(range(w) for w in spec.widths)))
@@ -71,7 +72,8 @@ class _Tile:
                     entries.append(table_entry(b, self.args[key], I64(i)))
                 elif mode == AFFINE:
                     last = b.sub(left, I64(1))
-                    at = b.select(b.icmp_signed("<", I64(i), left), I64(i), last) if i else I64(0)
+                    inside = not i or self._inside(f"u{axis}", i + 1)
+                    at = I64(i) if inside is True else b.select(inside, I64(i), last)
                     entries.append(b.mul(at, self.args[key]))
                 else:
                     entries.append(I64(i * part_bytes))     # packed, or not moving at all
@@ -124,15 +126,26 @@ class _Tile:
             totals = self._flat(self._loop(self._unflat(totals), partial=False))
         self._finish(self._unflat(totals))
 
-    def _full(self) -> ir.Value:
+    def _inside(self, place: str, count: int) -> ir.Value | bool:
+        """Whether a label goes on for `count` positions from the tile's first; known where it is whole."""
+        extent = dict(self.spec.whole).get(place)
+        if extent is not None:
+            return extent >= count
+        return self.builder.icmp_signed(">=", self.args[f"{place}.left"], I64(count))
+
+    def _full(self) -> ir.Value | bool:
         """Whether the tile lies wholly inside: along the vector label and every reduced unrolled one."""
-        b, inside = self.builder, el.I1(1)
-        if self.spec.has_vector:
-            inside = b.icmp_signed(">=", self.args["v.left"], I64(self.spec.width))
-        for axis, (width, kept) in enumerate(zip(self.spec.widths, self.spec.kept)):
-            if not kept:
-                inside = b.and_(inside, b.icmp_signed(">=", self.args[f"u{axis}.left"], I64(width)))
-        return inside
+        return self._all([self._vector_inside(), *self._reduced_inside()])
+
+    def _reduced_inside(self) -> list:
+        return [self._inside(f"u{axis}", width)
+                for axis, (width, kept) in enumerate(zip(self.spec.widths, self.spec.kept)) if not kept]
+
+    def _all(self, conditions: list) -> ir.Value | bool:
+        unknown = [c for c in conditions if c is not True]
+        if any(c is False for c in unknown):
+            return False
+        return reduce(self.builder.and_, unknown) if unknown else True
 
     def _needs_masks(self) -> bool:
         loads = any(t.vector in (UNIT, AFFINE) for t in self.spec.inputs)
@@ -226,8 +239,8 @@ class _Tile:
         """`new`, but `old` for reduced positions past the end: those must not count twice, or at all."""
         b, spec = self.builder, self.spec
         for axis, kept in enumerate(spec.kept):
-            if not kept and position[axis]:
-                inside = b.icmp_signed("<", I64(position[axis]), self.args[f"u{axis}.left"])
+            inside = kept or self._inside(f"u{axis}", position[axis] + 1) if position[axis] else True
+            if inside is not True:
                 new = el.select(b, inside, new, old)
         if spec.has_vector and not spec.vector_kept:
             mask = el.lane_mask(b, j * spec.lanes, spec.lanes, self.args["v.left"])
@@ -276,8 +289,8 @@ class _Tile:
             for line in range(0, row_bytes, 64):
                 el.prefetch(b, b.add(start, I64(line)), for_writing=True)
 
-    def _vector_inside(self) -> ir.Value:
-        return self.builder.icmp_signed(">=", self.args["v.left"], I64(self.spec.width))
+    def _vector_inside(self) -> ir.Value | bool:
+        return not self.spec.has_vector or self._inside("v", self.spec.width)
 
     def _masks(self) -> list:
         spec = self.spec
@@ -430,11 +443,10 @@ class _Tile:
     def _across(self, totals: dict) -> dict:
         b, spec, sums = self.builder, self.spec, {}
         for position in dict.fromkeys(p for p, _ in self._slots):
-            value = totals[position, 0]
+            sums[position] = totals[position, 0]
             for j in range(1, spec.vectors):
-                value = combine(b, self.element, spec.reduce, value, totals[position, j])
-            sums[position] = horizontal(b, self.element, spec.reduce, value)
-        return sums
+                sums[position] = combine(b, self.element, spec.reduce, sums[position], totals[position, j])
+        return dict(zip(sums, horizontals(b, self.element, spec.reduce, list(sums.values()))))
 
     def _over_blocks(self, totals: list) -> list:
         """Whole blocks of the vector label in a loop, then the partial one behind it."""
@@ -447,11 +459,6 @@ class _Tile:
             values = {t.name: self._values(t, self._block_offset(t, block), partial) for t in spec.inputs}
             return self._flat(self._update(self._unflat(carried), values, partial))
 
-        axes_full = el.I1(1)
-        for axis, (width, kept) in enumerate(zip(spec.widths, spec.kept)):
-            if not kept:
-                axes_full = b.and_(axes_full, b.icmp_signed(">=", self.args[f"u{axis}.left"], I64(width)))
-
         def fast():
             return counted(b, I64(0), blocks, 1, totals, lambda b, k, carried: update(carried, k, False))
 
@@ -461,7 +468,7 @@ class _Tile:
                 return update(carried, k, True)
             return counted(b, I64(0), blocks, 1, totals, masked)
 
-        totals_ = fast() if all(spec.kept) else choose(b, axes_full, fast, slow)
+        totals_ = choose(b, self._all(self._reduced_inside()), fast, slow)
         self.args["v.left"] = rest
         some = b.icmp_signed(">", rest, I64(0))
         result = choose(b, some, lambda: update(totals_, blocks, True), lambda: totals_)

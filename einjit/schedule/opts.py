@@ -91,7 +91,9 @@ class Reorder:
 
 @dataclass(frozen=True)
 class Unroll:
-    """Make a label's innermost loop part of the register tile, one copy of the body for each position."""
+    """Make a label's innermost loop part of the register tile, one copy of the body for each position.
+
+    A label that is not split lies in the tile whole, and the kernel is one for its extent alone."""
 
     label: str
 
@@ -169,8 +171,6 @@ def _mark(nest: LoopNest, label: str, kind: Kind, lanes: int) -> LoopNest:
     _require(label in {lb.name for lb in nest.labels}, f"there is no label {label}")
     loop = nest.loops_of(label)[-1]
     _require(loop.kind is Kind.SERIAL, f"loop {label} is {loop.kind.value} already")
-    _require(loop.step == 1 and len(nest.loops_of(label)) > 1,
-             f"loop {label} has no constant number of steps: split it first")
     return _replaced(nest, loop, replace(loop, kind=kind, lanes=lanes))
 
 
