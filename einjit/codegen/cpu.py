@@ -62,7 +62,7 @@ def structure(nest: LoopNest) -> tuple:
     """All that the source of a nest depends on: nests that agree in it share one kernel."""
     labels = tuple((lb.name, lb.summed, len(lb.members) > 1) for lb in nest.labels)
     nodes = tuple(n if isinstance(n, Pack) else (n.label, n.kind, n.lanes, _literal_step(nest, n)) for n in nest.nodes)
-    return labels, nest.tensors, nest.body, nest.reduce, nodes
+    return labels, nest.tensors, nest.body, nest.reduce, nodes, nest.streamed
 
 
 def _literal_step(nest: LoopNest, loop: Loop) -> int:
@@ -111,6 +111,8 @@ class _Emitter:
                 continue
             depth = self._pack(node, depth) if isinstance(node, Pack) else self._loop(node, depth)
         self._tile(depth)
+        if self.nest.streamed:
+            self.line(1, "fence()")
         # Named after what the code computes, on the schedule's labels: equations that share code share names.
         terms = ["".join(t.labels) or "1" for t in (*self.nest.inputs, self.nest.out)]
         name = re.sub(r"\W+", "_", "_".join(terms))
@@ -128,7 +130,7 @@ class _Emitter:
             loads.append(f"    {w.name} = {base}word(p, {i})")
         return "\n".join([
             "from numba import njit", "",
-            "from einjit.codegen.memory import fill_offsets, lesser, word",
+            "from einjit.codegen.memory import fence, fill_offsets, greater, lesser, past_line, word",
             "from einjit.codegen.packing import packing",
             "from einjit.codegen.specs import PackSpec, TileSpec, TileTensor",
             "from einjit.codegen.tile import register_tile",
@@ -166,16 +168,32 @@ class _Emitter:
     def _loop(self, loop: Loop, depth: int) -> int:
         block, variable = self.blocks[loop.label], self.nest.variable(loop)
         step = self._step(loop)
-        self.line(depth, f"for {variable} in range({block.start}, {block.end}{'' if step == '1' else ', ' + step}):")
+        first = self._line_start(loop, depth)
+        self.line(depth, f"for {variable} in range({first}, {block.end}{'' if step == '1' else ', ' + step}):")
         depth += 1
-        end = f"{variable} + 1"
+        start, end = variable, f"{variable} + 1"
         if loop.step > 1:
             end = f"{variable}_end"
             self.line(depth, f"{end} = lesser({variable} + {step}, {block.end})")
-        self.blocks[loop.label] = _Block(variable, end)
+        if first != block.start:
+            start = f"{variable}_start"
+            self.line(depth, f"{start} = greater({variable}, {block.start})")
+        self.blocks[loop.label] = _Block(start, end)
         if loop is self.nest.loops_of(loop.label)[0] and is_tabled(self.nest, self.nest.label(loop.label)):
             self._fill(loop, depth)
         return depth
+
+    def _line_start(self, loop: Loop, depth: int) -> str:
+        """Where a loop begins: with its block; for stores past the caches where the output's cache line
+        begins, so that all tiles but the first are aligned with lines."""
+        out, start = self.nest.out, self.blocks[loop.label].start
+        outermost = loop is self.nest.loops_of(loop.label)[0]
+        if not self.nest.streamed or loop.label != out.unit or not outermost:
+            return start
+        tabled = {lb.name for lb in self.nest.labels if is_tabled(self.nest, lb)}
+        address = self._base(out, tabled - set(self.tables))
+        self.line(depth, f"{loop.label}_line = {start} - past_line({address}, {np.dtype(out.dtype).itemsize})")
+        return f"{loop.label}_line"
 
     def _step(self, loop: Loop) -> str:
         if _literal_step(self.nest, loop):
@@ -245,12 +263,12 @@ class _Emitter:
             lanes=lanes, vectors=width // lanes,
             vector_kept=self.vector is None or not nest.label(self.vector.label).summed,
             serial=serial, inputs=tuple(inputs), out=out, accumulator=nest.out.dtype,
-            reduce=nest.reduce, body=nest.body)
+            reduce=nest.reduce, body=nest.body, streamed=nest.streamed)
 
     def _tile_tensor(self, t: Tensor) -> TileTensor:
         serial = self.absorbed.label if self.absorbed is not None and self.absorbed.step == 1 else None
         dtype = self.nest.out.dtype if t.name in self.packed else t.dtype
-        return TileTensor(t.name, dtype, tuple(self._mode(t, u.label) for u in self.unrolled),
+        return TileTensor(t.name, dtype, tuple(self._mode(t, u.label, self._unit_mode(t, u)) for u in self.unrolled),
                           self._mode(t, self.vector.label, UNIT) if self.vector else ABSENT,
                           self._mode(t, serial) if serial else ABSENT)
 
@@ -262,6 +280,14 @@ class _Emitter:
         if is_tabled(self.nest, self.nest.label(label)):
             return TABLE
         return unit if t.unit == label else AFFINE
+
+    def _unit_mode(self, t: Tensor, unrolled: Loop) -> str:
+        """How an input moves along an unrolled label in which it is contiguous: by whole vectors, which are
+        transposed in registers, where its lanes lie apart and the tile holds whole squares."""
+        vector = self.vector
+        if vector is None or vector.label not in t.labels or t is self.nest.out:
+            return AFFINE
+        return AFFINE if self._tile_width(unrolled.label) % vector.lanes else UNIT
 
     def _tile_arguments(self) -> dict[str, str]:
         values = {"first": self._first()}

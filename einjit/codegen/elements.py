@@ -87,6 +87,16 @@ def load(builder, element: Element, address: ir.Value, lanes: int, mask=None) ->
     return _normalised(builder, element, _split(builder, element, raw, lanes))
 
 
+LINE = 64                   # bytes: what a store past the caches should fill
+
+
+def stream(builder, element: Element, address: ir.Value, value: Lanes) -> None:
+    """Write all lanes past the caches. The address is a multiple of the vector's bytes, or of a line's."""
+    raw = _join(builder, element, value)
+    store = builder.store(raw, pointer(builder, address, raw.type), align=min(LINE, value.lanes * element.itemsize))
+    store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+
+
 def store(builder, element: Element, address: ir.Value, value: Lanes, mask=None) -> None:
     """Write all lanes (or those on in `mask`) to neighbouring elements."""
     raw = _join(builder, element, value)

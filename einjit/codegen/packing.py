@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -19,6 +18,7 @@ from .elements import I64, Element, Lanes
 from .irloops import branch, counted
 from .memory import is_run, table_entry
 from .specs import PackSpec
+from .transpose import transposed
 
 
 @cache
@@ -130,30 +130,3 @@ class _Packer:
     def put(self, b, destination, k, value: Lanes) -> None:
         out = b.add(destination, b.mul(k, I64(self.step_bytes)))
         el.store(b, self.target, out, el.convert(b, self.source, self.target, value))
-
-
-def transposed(builder, lines: list[Lanes]) -> list[Lanes]:
-    """An n x n square of n lines of n lanes, transposed in log2(n) rounds of two-input shuffles."""
-    n = len(lines)
-    parts = []
-    for c in range(len(lines[0].parts)):
-        rows = [line.parts[c] for line in lines]
-        stride = n // 2
-        while stride:
-            rows = _exchange(builder, rows, stride)
-            stride //= 2
-        parts.append(rows)
-    return [Lanes(tuple(rows[i] for rows in parts), n) for i in range(n)]
-
-
-def _exchange(builder, rows: list[ir.Value], stride: int) -> list[ir.Value]:
-    """Swap the off-diagonal stride x stride blocks of every 2 stride x 2 stride square."""
-    n = len(rows)
-    low = [j if not j & stride else n + (j - stride) for j in range(n)]
-    high = [j + stride if not j & stride else n + j for j in range(n)]
-    out = list(rows)
-    for i in range(n):
-        if not i & stride:
-            out[i] = el.shuffle(builder, rows[i], rows[i + stride], low)
-            out[i + stride] = el.shuffle(builder, rows[i], rows[i + stride], high)
-    return out

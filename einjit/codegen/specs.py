@@ -28,12 +28,18 @@ class TileTensor:
     vector: str = ABSENT
     serial: str = ABSENT
 
+    @property
+    def transposed(self) -> bool:
+        """Whether it is read in vectors along an unrolled label, which are turned in registers."""
+        return UNIT in self.unrolled and self.vector != ABSENT
+
 
 @dataclass(frozen=True)
 class TileSpec:
     """`widths`: extents of the unrolled labels, `kept` of which are in the output. `lanes` x `vectors` is
     the extent on the vector label; `vector_kept` says whether the output has it. `serial`: '' for no loop,
-    'label' for a loop over a reduction label, 'vector' for a loop over blocks of the vector label itself."""
+    'label' for a loop over a reduction label, 'vector' for a loop over blocks of the vector label itself.
+    `streamed`: whole tiles are written past the caches where their rows are aligned."""
 
     widths: tuple[int, ...]
     kept: tuple[bool, ...]
@@ -46,6 +52,7 @@ class TileSpec:
     accumulator: str
     reduce: str
     body: Expr
+    streamed: bool = False
 
     @property
     def width(self) -> int:

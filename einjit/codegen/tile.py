@@ -23,6 +23,7 @@ from .elements import I64, Element, Lanes
 from .irloops import branch, choose, counted
 from .memory import is_run, table_entry
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileSpec, TileTensor
+from .transpose import transposed
 
 
 @cache
@@ -127,13 +128,14 @@ class _Tile:
         b, inside = self.builder, el.I1(1)
         if self.spec.has_vector:
             inside = b.icmp_signed(">=", self.args["v.left"], I64(self.spec.width))
+        across = {t.unrolled.index(UNIT) for t in self.spec.inputs if t.transposed}
         for axis, (width, kept) in enumerate(zip(self.spec.widths, self.spec.kept)):
-            if not kept:
+            if not kept or axis in across:
                 inside = b.and_(inside, b.icmp_signed(">=", self.args[f"u{axis}.left"], I64(width)))
         return inside
 
     def _needs_masks(self) -> bool:
-        loads = any(t.vector in (UNIT, AFFINE) for t in self.spec.inputs)
+        loads = any(t.vector in (UNIT, AFFINE) or t.transposed for t in self.spec.inputs)
         return loads or not all(self.spec.kept)
 
     # -- accumulators: one for each kept position and vector -----------------------------------------
@@ -183,6 +185,8 @@ class _Tile:
 
     def _values(self, t: TileTensor, offset: ir.Value, partial: bool) -> dict:
         """The operand at one step, by its own unrolled position and vector, in the accumulator's dtype."""
+        if t.transposed:
+            return self._transposed_values(t, offset, partial)
         b, source, values = self.builder, Element.of(t.dtype), {}
         for position in self.offsets[t.name]:
             start = b.add(b.add(self.args[t.name], offset), self.offsets[t.name][position])
@@ -203,6 +207,29 @@ class _Tile:
                 mask = el.lane_mask(b, j * lanes, lanes, self.args["v.left"])
             return el.load(b, source, address, lanes, mask)
         return el.gather(b, source, [b.add(start, o) for o in self._lane_offsets(t, j, partial)])
+
+    def _transposed_values(self, t: TileTensor, offset: ir.Value, partial: bool) -> dict:
+        """Vectors along the unrolled label, one a position on the vector label, turned in registers."""
+        b, spec, source, values = self.builder, self.spec, Element.of(t.dtype), {}
+        axis = t.unrolled.index(UNIT)
+        left = self.args[f"u{axis}.left"]
+        rows = {j: self._lane_offsets(t, j, partial) for j in range(spec.vectors)}
+        for position in self.offsets[t.name]:
+            first = position[axis]
+            if first % spec.lanes:
+                continue        # its line is in the square of an earlier position
+            start = b.add(b.add(self.args[t.name], offset), self.offsets[t.name][position])
+            mask = el.lane_mask(b, first, spec.lanes, left) if partial else None
+            for j in range(spec.vectors):
+                lines = [el.load(b, source, b.add(start, row), spec.lanes, mask) for row in rows[j]]
+                lines = transposed(b, [el.convert(b, source, self.element, line) for line in lines])
+                for i, line in enumerate(lines, first):
+                    at = (*position[:axis], i, *position[axis + 1:])
+                    if partial and i:       # past the end the last position is repeated
+                        before = (*position[:axis], i - 1, *position[axis + 1:])
+                        line = el.select(b, b.icmp_signed("<", I64(i), left), line, values[before, j])
+                    values[at, j] = line
+        return values
 
     def _update(self, totals: dict, values: dict, partial: bool) -> dict:
         b, spec = self.builder, self.spec
@@ -254,7 +281,7 @@ class _Tile:
         if self.spec.width == 1:
             self._plain_store(totals, None)
         elif self.spec.out.vector == UNIT:
-            branch(self.builder, self._vector_inside(), lambda: self._plain_store(totals, None),
+            branch(self.builder, self._vector_inside(), lambda: self._whole_store(totals),
                    lambda: self._plain_store(totals, self._masks()))
         elif self.spec.out.vector == TABLE:
             branch(self.builder, self._neighbours(), lambda: self._plain_store(totals, None),
@@ -299,6 +326,26 @@ class _Tile:
     def _plain_store(self, totals: dict, masks) -> None:
         for p, j in self._slots:
             el.store(self.builder, self.element, self._row(p, j), totals[p, j], masks and masks[j])
+
+    def _whole_store(self, totals: dict) -> None:
+        if not self.spec.streamed:
+            self._plain_store(totals, None)
+            return
+        # Past an edge rows are repeated, which would be written to memory again and again.
+        b = self.builder
+        branch(b, b.and_(self._full(), self._aligned()), lambda: self._streamed_store(totals),
+               lambda: self._plain_store(totals, None))
+
+    def _aligned(self) -> ir.Value:
+        b, rows = self.builder, I64(0)
+        for position in dict.fromkeys(p for p, _ in self._slots):
+            rows = b.or_(rows, self._row(position, 0))
+        boundary = min(el.LINE, self.spec.lanes * self.element.itemsize)
+        return b.icmp_signed("==", b.and_(rows, I64(boundary - 1)), I64(0))
+
+    def _streamed_store(self, totals: dict) -> None:
+        for p, j in self._slots:
+            el.stream(self.builder, self.element, self._row(p, j), totals[p, j])
 
     def _buffer(self) -> ir.Value:
         """A row-major copy of the tile on the stack, for output columns that lie apart."""

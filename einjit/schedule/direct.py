@@ -11,9 +11,13 @@ import numpy as np
 
 from ..contraction import Contraction, Dimension
 from ..machine import Cpu
-from .choice import OUTER_BLOCK, Choice, by_stride, extent, names, summed
-from .opts import Fuse, Opt, Parallel, Reorder, Split, Unroll, Vectorize
+from .choice import OUTER_BLOCK, Choice, by_either_stride, by_stride, extent, names, summed
+from .opts import Fuse, Opt, Parallel, Reorder, Split, Stream, Unroll, Vectorize
 from .tiling import register_tile
+
+
+STORED_ROW = 512            # elements of an output row written before the next 16 rows
+SQUARE = 16                 # side of the largest square of elements transposed in registers
 
 
 class Direct:
@@ -126,7 +130,60 @@ class Direct:
         self.outermost = [f"V/{near}"] if len(steps) == 2 else []
         return [*blocks, f"V/{lanes}", *self._tile_loops([width]), "V"], "column sums", f"{width} rows x {lanes} lanes"
 
+    def _across(self, vector: Dimension) -> Dimension | None:
+        """The dimension in which inputs are contiguous whose lanes lie apart, that with the most bytes."""
+        found: dict[str, int] = {}
+        for t in range(1, len(self.c.dtypes)):
+            unit = self.c.unit(t)
+            if self.c.has(vector, t) and unit and unit != vector.name:
+                bytes_read = extent(self.c.members(t)) * np.dtype(self.c.dtypes[t]).itemsize
+                found[unit] = found.get(unit, 0) + bytes_read
+        return self.c.dimension(max(found, key=found.__getitem__)) if found else None
+
     def _map(self, vector: Dimension):
+        across = self._across(vector) if self.c.unit(0) == vector.name else None
+        return self._copied(vector) if across is None else self._transposed(vector, across)
+
+    def _transposed(self, vector: Dimension, across: Dimension):
+        """Squares read along one dimension, turned in registers, and written along the other."""
+        side, vectors = self._square(vector, across)
+        blocks = self._unrolled([across], [side])
+        self._rename("V", vector)
+        self.opts.append(Split("V", side * vectors))
+        self.vectorised = ("V", side)
+        self.near = tuple(range(len(self.c.dtypes)))
+        order = [f"V/{side * vectors}", *blocks]
+        if self._streams(vector, rows_aligned=True):
+            self.past_caches = True
+        else:
+            # Lines at the ends of rows are shared with the next squares: these follow soon.
+            order = [*blocks, f"V/{side * vectors}"]
+            if vector.extent > STORED_ROW:
+                self.opts.insert(-1, Split("V", STORED_ROW))
+                order.insert(0, f"V/{STORED_ROW}")
+        return [*order, "U", "V"], "transposition", f"{side} x {side} squares"
+
+    def _square(self, vector: Dimension, across: Dimension) -> tuple[int, int]:
+        """Side of the squares, and how many of them make up a tile; all of one must fit the registers."""
+        room = min(SQUARE, self.cpu.registers // 2 // self.components)
+        side = min(room, self._lanes_for(vector), self._lanes_for(across))
+        vectors = 1
+        while side * vectors < min(8, vector.extent):
+            vectors *= 2
+        return side, vectors
+
+    def _streams(self, vector: Dimension, rows_aligned: bool) -> bool:
+        """Whether to write the output past the caches: it is larger than they are, and whole lines of it are
+        written at once. `rows_aligned`: rows must begin at the same place in a line for that."""
+        c, line = self.c, self.cpu.l1.line
+        itemsize = np.dtype(c.dtypes[0]).itemsize
+        strides = [d.strides[0] for d in c.members(0) if d is not vector]
+        return (c.unit(0) == vector.name and extent(c.members(0)) * itemsize > self.cpu.l3.size
+                and vector.extent * itemsize >= 4 * line and line % itemsize == 0
+                and not (rows_aligned and any(s % line for s in strides)))
+
+    def _copied(self, vector: Dimension):
+        self.past_caches = self._streams(vector, rows_aligned=False)
         lanes, vectors = self._vector(vector, 4 // self.components)
         self._rename("V", vector)
         self.opts.append(Split("V", lanes * vectors))
@@ -136,6 +193,8 @@ class Direct:
     # -- parts
 
     outermost: Sequence[str] = ()
+    near: Sequence[int] = (0,)          # tensors whose neighbours outer loops visit soon after one another
+    past_caches = False
     vectorised: tuple[str, int]
 
     def _lanes_for(self, d: Dimension) -> int:
@@ -186,7 +245,8 @@ class Direct:
         for name, group, tensor in (("O", kept, 0), ("R", sums, largest)):
             walked = []
             if group:
-                opts.append(Fuse(names(by_stride(self.c, group, tensor)), name))
+                ordered = by_either_stride(group, self.near) if name == "O" else by_stride(self.c, group, tensor)
+                opts.append(Fuse(names(ordered), name))
                 walked.append(name)
             if len(group) > 1:
                 opts.append(Split(name, OUTER_BLOCK))
@@ -196,6 +256,8 @@ class Direct:
         opts.append(Reorder((*outer, *loops)))
         opts += [Unroll(name) for name in self._unrolled_in(loops)]
         opts.append(Vectorize(*self.vectorised))
+        if self.past_caches:
+            opts.append(Stream())
         shared = self._shared(kept)
         return opts + ([Parallel(shared)] if shared else [])
 
