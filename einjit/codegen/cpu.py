@@ -168,27 +168,35 @@ class _Emitter:
     def _loop(self, loop: Loop, depth: int) -> int:
         block, variable = self.blocks[loop.label], self.nest.variable(loop)
         step = self._step(loop)
-        first = self._line_start(loop, depth)
+        streamed = self.nest.streamed and loop.label == self.nest.out.unit
+        first = self._line_start(loop, depth) if streamed else block.start
         self.line(depth, f"for {variable} in range({first}, {block.end}{'' if step == '1' else ', ' + step}):")
         depth += 1
-        start, end = variable, f"{variable} + 1"
+        start, end, limit = variable, f"{variable} + 1", block.end
+        if loop.step > 1 and self._moves_tiles(loop):
+            lo, limit = self.word("lo", loop.label), self.word("hi", loop.label)
+            start = f"{variable}_start"
+            self.line(depth, f"{start} = greater(lesser({variable}, {limit} - {step}), {lo})")
         if loop.step > 1:
             end = f"{variable}_end"
-            self.line(depth, f"{end} = lesser({variable} + {step}, {block.end})")
-        if first != block.start:
-            start = f"{variable}_start"
-            self.line(depth, f"{start} = greater({variable}, {block.start})")
+            self.line(depth, f"{end} = lesser({start} + {step}, {limit})")
         self.blocks[loop.label] = _Block(start, end)
         if loop is self.nest.loops_of(loop.label)[0] and is_tabled(self.nest, self.nest.label(loop.label)):
             self._fill(loop, depth)
         return depth
 
+    def _moves_tiles(self, loop: Loop) -> bool:
+        """Whether tiles over an edge are moved inside, to be whole, and compute some positions twice: nothing
+        may be summed. Measured on Zen 4, a transpose of rows of 28 took 21 ms so, and 33 with masks."""
+        label = self.nest.label(loop.label)
+        return (loop is self.nest.loops_of(label.name)[-2] and loop.step == self._tile_width(label.name)
+                and not is_tabled(self.nest, label) and not any(lb.summed for lb in self.nest.labels))
+
     def _line_start(self, loop: Loop, depth: int) -> str:
-        """Where a loop begins: with its block; for stores past the caches where the output's cache line
-        begins, so that all tiles but the first are aligned with lines."""
+        """Where the loops over a streamed output's contiguous label begin: where its cache line does, so that
+        all tiles but the first are aligned with lines."""
         out, start = self.nest.out, self.blocks[loop.label].start
-        outermost = loop is self.nest.loops_of(loop.label)[0]
-        if not self.nest.streamed or loop.label != out.unit or not outermost:
+        if loop is not self.nest.loops_of(loop.label)[0]:
             return start
         tabled = {lb.name for lb in self.nest.labels if is_tabled(self.nest, lb)}
         address = self._base(out, tabled - set(self.tables))

@@ -291,15 +291,11 @@ class _Tile:
 
     def _prefetch_rows(self) -> None:
         """Ask for the output's rows while the long loop over packed panels runs."""
-        b, pointer_type = self.builder, el.I8.as_pointer()
-        fetch = el.intrinsic_function(b, "llvm.prefetch.p0", ir.VoidType(), [pointer_type, el.I32, el.I32, el.I32])
         row_bytes = self.spec.width * self.element.itemsize
         for position in dict.fromkeys(p for p, _ in self._slots):
             start = self._row(position, 0)
-            for line in range(0, row_bytes, 64):
-                for_writing, keep_in_all_levels, data = el.I32(1), el.I32(3), el.I32(1)
-                address = el.pointer(b, b.add(start, I64(line)), el.I8)
-                b.call(fetch, [address, for_writing, keep_in_all_levels, data])
+            for line in range(0, row_bytes, el.LINE):
+                el.prefetch(self.builder, self.builder.add(start, I64(line)), writing=True)
 
     def _vector_inside(self) -> ir.Value:
         return self.builder.icmp_signed(">=", self.args["v.left"], I64(self.spec.width))

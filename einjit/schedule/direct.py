@@ -16,7 +16,7 @@ from .opts import Fuse, Opt, Parallel, Reorder, Split, Stream, Unroll, Vectorize
 from .tiling import register_tile
 
 
-STORED_ROW = 512            # elements of an output row written before the next 16 rows
+NEAR_ROW = 512              # elements of a row walked before the rows next to it: lines of both stay in L2
 SQUARE = 16                 # side of the largest square of elements transposed in registers
 
 
@@ -35,7 +35,10 @@ class Direct:
         if vector is None:
             return Choice((), "scalar", "one element", "every size is 1")
         self.used.append(vector)
-        if vector.summed:
+        across = self._across(vector)
+        if vector.summed and across is not None and across.summed and not self._reusing(vector):
+            order, family, tile = self._dot_of_transposed(vector, across)
+        elif vector.summed:
             order, family, tile = self._dot(vector)
         elif self._reusing(vector):
             order, family, tile = self._small_contraction(vector)
@@ -95,6 +98,19 @@ class Direct:
         rows = " x ".join(map(str, widths))
         return blocks + tail, "reduction", f"{rows} sums of {vectors} x {lanes} lanes".lstrip()
 
+    def _dot_of_transposed(self, vector: Dimension, across: Dimension):
+        """Sums of products of one operand with another that lies the other way round, square by square."""
+        side, vectors = self._square(vector, across)
+        blocks = self._unrolled([across], [side])
+        self._rename("V", vector)
+        order = [*blocks, f"V/{side * vectors}", "U", "V"]
+        if vector.extent > NEAR_ROW:
+            self.opts.append(Split("V", NEAR_ROW))
+            order.insert(0, f"V/{NEAR_ROW}")
+        self.opts.append(Split("V", side * vectors))
+        self.vectorised = ("V", side)
+        return order, "reduction", f"{side} x {side} squares"
+
     def _small_contraction(self, vector: Dimension):
         row = self._reusing(vector)[0]
         rows = (12, 8, 4, 3, 2, 1) if self.cpu.registers >= 32 else (6, 4, 3, 2, 1)
@@ -153,14 +169,14 @@ class Direct:
         self.vectorised = ("V", side)
         self.near = tuple(range(len(self.c.dtypes)))
         order = [f"V/{side * vectors}", *blocks]
-        if self._streams(vector, rows_aligned=True):
-            self.past_caches = True
-        else:
+        self.past_caches = self._streams(vector, rows_aligned=True)
+        along = [t for t in range(1, len(self.c.dtypes)) if self.c.unit(t) == vector.name]
+        if along or not self.past_caches:
             # Lines at the ends of rows are shared with the next squares: these follow soon.
             order = [*blocks, f"V/{side * vectors}"]
-            if vector.extent > STORED_ROW:
-                self.opts.insert(-1, Split("V", STORED_ROW))
-                order.insert(0, f"V/{STORED_ROW}")
+            if vector.extent > NEAR_ROW:
+                self.opts.insert(-1, Split("V", NEAR_ROW))
+                order.insert(0, f"V/{NEAR_ROW}")
         return [*order, "U", "V"], "transposition", f"{side} x {side} squares"
 
     def _square(self, vector: Dimension, across: Dimension) -> tuple[int, int]:
@@ -179,7 +195,7 @@ class Direct:
         itemsize = np.dtype(c.dtypes[0]).itemsize
         strides = [d.strides[0] for d in c.members(0) if d is not vector]
         return (c.unit(0) == vector.name and extent(c.members(0)) * itemsize > self.cpu.l3.size
-                and vector.extent * itemsize >= 4 * line and line % itemsize == 0
+                and vector.extent * itemsize >= (16 if rows_aligned else 64) * line and line % itemsize == 0
                 and not (rows_aligned and any(s % line for s in strides)))
 
     def _copied(self, vector: Dimension):
