@@ -116,6 +116,7 @@ def test_large_outputs_of_whole_lines_are_written_past_the_caches(equation, shap
 
 def test_a_streamed_kernel_stores_past_the_caches_and_ends_with_a_fence():
     kernel = einjit.compile("ij->ji", (64, 64), dtype="float32", schedule=(*SQUARES, Stream()))
+    assert "past_line(out + V_lo * 4 + U_lo * out_U, 4) % 8" in kernel.source      # the first tile is not empty
     assert "!nontemporal" in kernel.llvm and "fence seq_cst" in kernel.llvm
     assert "!nontemporal" not in einjit.compile("ij->ji", (64, 64), dtype="float32", schedule=SQUARES).llvm
 

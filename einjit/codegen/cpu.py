@@ -172,22 +172,29 @@ class _Emitter:
         first = self._line_start(loop, depth) if streamed else block.start
         self.line(depth, f"for {variable} in range({first}, {block.end}{'' if step == '1' else ', ' + step}):")
         depth += 1
-        start, end, limit = variable, f"{variable} + 1", block.end
-        if loop.step > 1 and self._moves_tiles(loop):
-            lo, limit = self.word("lo", loop.label), self.word("hi", loop.label)
-            start = f"{variable}_start"
-            self.line(depth, f"{start} = greater(lesser({variable}, {limit} - {step}), {lo})")
-        if loop.step > 1:
-            end = f"{variable}_end"
-            self.line(depth, f"{end} = lesser({start} + {step}, {limit})")
-        self.blocks[loop.label] = _Block(start, end)
+        self.blocks[loop.label] = _Block(variable, f"{variable} + 1" if loop.step == 1 else f"{variable}_end")
+        if loop.step > 1 and self._is_free_tile(loop):
+            self._place_tile(loop, streamed, depth)
+        elif loop.step > 1:
+            self.line(depth, f"{variable}_end = lesser({variable} + {step}, {block.end})")
         if loop is self.nest.loops_of(loop.label)[0] and is_tabled(self.nest, self.nest.label(loop.label)):
             self._fill(loop, depth)
         return depth
 
-    def _moves_tiles(self, loop: Loop) -> bool:
-        """Whether tiles over an edge are moved inside, to be whole, and compute some positions twice: nothing
-        may be summed. Measured on Zen 4, a transpose of rows of 28 took 21 ms so, and 33 with masks."""
+    def _place_tile(self, loop: Loop, streamed: bool, depth: int) -> None:
+        """Move a tile that lies over the edge inside, to be whole, and compute some positions twice. Measured
+        on Zen 4, a transpose of rows of 28 took 21 ms so, and 33 with masks. Not where the output is streamed:
+        lines just written past the caches would be fetched again."""
+        variable, label = self.nest.variable(loop), loop.label
+        lo, hi = self.word("lo", label), self.word("hi", label)
+        start, end = f"{variable}_start", f"{variable}_end"
+        inside, first = (variable, variable) if streamed else (f"lesser({variable}, {hi} - {loop.step})", start)
+        self.line(depth, f"{start} = greater({inside}, {lo})")
+        self.line(depth, f"{end} = lesser({first} + {loop.step}, {hi})")
+        self.blocks[label] = _Block(start, end)
+
+    def _is_free_tile(self, loop: Loop) -> bool:
+        """Whether the register tile may lie anywhere along a loop's label: nothing is summed, no table read."""
         label = self.nest.label(loop.label)
         return (loop is self.nest.loops_of(label.name)[-2] and loop.step == self._tile_width(label.name)
                 and not is_tabled(self.nest, label) and not any(lb.summed for lb in self.nest.labels))
@@ -200,7 +207,9 @@ class _Emitter:
             return start
         tabled = {lb.name for lb in self.nest.labels if is_tabled(self.nest, lb)}
         address = self._base(out, tabled - set(self.tables))
-        self.line(depth, f"{loop.label}_line = {start} - past_line({address}, {np.dtype(out.dtype).itemsize})")
+        past = f"past_line({address}, {np.dtype(out.dtype).itemsize})"
+        # By less than a tile, so that the first one is not empty.
+        self.line(depth, f"{loop.label}_line = {start} - {past} % {self._tile_width(loop.label)}")
         return f"{loop.label}_line"
 
     def _step(self, loop: Loop) -> str:
