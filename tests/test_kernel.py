@@ -71,7 +71,7 @@ def test_a_plan_of_several_steps():
 
 @pytest.mark.parametrize("equation,operands,family", [
     ("ij->i", ((40, 50),), "reduction"), ("ij->j", ((40, 50),), "column sums"), ("->", ((),), "scalar"),
-    ("ij->ji", ((40, 50),), "map"), ("ij,jk->ik", ((90, 90), (90, 90)), "packed contraction"),
+    ("ij->ji", ((40, 50),), "transposition"), ("ij,jk->ik", ((90, 90), (90, 90)), "packed contraction"),
 ])
 def test_families(equation, operands, family):
     assert einjit.compile(equation, *operands).family == family
