@@ -75,7 +75,7 @@ class Pack:
 @dataclass(frozen=True)
 class LoopNest:
     """`nodes` from the outside in; inside them all stands `out[...] = reduce(out[...], body(inputs))`, computed
-    in the dtype `accumulator`."""
+    in the dtype `accumulator`. `streamed`: the output is written past the caches."""
 
     name: str
     labels: tuple[Label, ...]
@@ -85,6 +85,7 @@ class LoopNest:
     reduce: str
     accumulator: str
     nodes: tuple[Loop | Pack, ...]
+    streamed: bool = False
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -159,4 +160,6 @@ def _text(nest: LoopNest) -> str:
     operands = [f"{t.name}[{', '.join(t.labels)}]" for t in nest.inputs]
     sign = {"add": "+="}.get(nest.reduce, f"={nest.reduce}") if any(lb.summed for lb in nest.labels) else "="
     lines.append(f"{indent}{nest.out.name}[{', '.join(nest.out.labels)}] {sign} {nest.body.text(operands)}")
+    if nest.streamed:
+        lines[-1] += f"  # {nest.out.name} past the caches"
     return "\n".join(lines)

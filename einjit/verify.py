@@ -17,6 +17,8 @@ def verify(nest: LoopNest) -> LoopNest:
             _check_pack(nest, i, node)
         elif node.kind is Kind.PARALLEL:
             _check_parallel(nest, node)
+    if nest.streamed:
+        _check_stream(nest)
     return nest
 
 
@@ -93,3 +95,11 @@ def _check_parallel(nest: LoopNest, loop: Loop) -> None:
     _refuse(nest.loops_of(loop.label)[0] != loop, f"loop {loop.name} cannot be parallel: only the outermost "
             f"loop of a label can")
     _refuse(sum(other.kind is Kind.PARALLEL for other in nest.loops) > 1, "only one loop can be parallel")
+
+
+def _check_stream(nest: LoopNest) -> None:
+    sums = [label.name for label in nest.labels if label.summed]
+    _refuse(bool(sums), f"the output cannot be streamed: partial sums over {', '.join(sums)} are read again")
+    vectors = [loop for loop in nest.loops if loop.kind is Kind.VECTOR]
+    _refuse([loop.label for loop in vectors] != [nest.out.unit],
+            "the output can be streamed only along a vectorised label in which it is contiguous")

@@ -72,8 +72,8 @@ def test_it_is_loops_and_the_compilers_own_primitives(row):
         tree = ast.parse(emit(nest).text)
         calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call)}
         assert calls <= {
-            "word", "range", "lesser", "fill_offsets", "packing", "pack_a", "pack_b", "register_tile", "tile",
-            "PackSpec", "TileSpec", "TileTensor", "Binary", "Operand", "njit"}
+            "word", "range", "lesser", "greater", "fill_offsets", "packing", "pack_a", "pack_b", "register_tile",
+            "tile", "PackSpec", "TileSpec", "TileTensor", "Binary", "Operand", "njit"}
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert all(name == "numba" or re.match(r"einjit\.(codegen\.|expr)", name) for name in modules)
         assert not any(isinstance(node, ast.Import) for node in ast.walk(tree))

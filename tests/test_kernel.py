@@ -71,7 +71,7 @@ def test_a_plan_of_several_steps():
 
 @pytest.mark.parametrize("equation,operands,family", [
     ("ij->i", ((40, 50),), "reduction"), ("ij->j", ((40, 50),), "column sums"), ("->", ((),), "scalar"),
-    ("ij->ji", ((40, 50),), "map"), ("ij,kj->ik", ((90, 90), (90, 90)), "packed contraction"),
+    ("ij->ji", ((40, 50),), "transposition"), ("ij,kj->ik", ((90, 90), (90, 90)), "packed contraction"),
     ("ij,jk->ik", ((90, 90), (90, 90)), "direct contraction"),
 ])
 def test_families(equation, operands, family):

@@ -15,6 +15,8 @@ from llvmlite import ir
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _FLOATS = {16: ir.HalfType(), 32: ir.FloatType(), 64: ir.DoubleType()}
 
+LINE = 64                   # bytes of a cache line
+
 # 'nnan' and 'ninf' are absent on purpose: NaN and infinity follow IEEE.
 FAST = ("contract", "reassoc", "nsz")
 
@@ -95,6 +97,20 @@ def load(builder, element: Element, address: ir.Value, lanes: int, mask=None, ot
     return _normalised(builder, element, _split(builder, element, raw, lanes))
 
 
+def stream(builder, element: Element, address: ir.Value, value: Lanes) -> None:
+    """Write all lanes past the caches. The address is a multiple of the vector's bytes, or of a line's."""
+    raw = _join(builder, element, value)
+    store = builder.store(raw, pointer(builder, address, raw.type), align=min(LINE, value.lanes * element.itemsize))
+    store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+
+
+def prefetch(builder, address: ir.Value, writing: bool) -> None:
+    """Ask for the cache line of an address, which need not be one that can be read."""
+    fetch = intrinsic_function(builder, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    keep_in_all_levels, data = I32(3), I32(1)
+    builder.call(fetch, [pointer(builder, address, I8), I32(int(writing)), keep_in_all_levels, data])
+
+
 def store(builder, element: Element, address: ir.Value, value: Lanes, mask=None) -> None:
     """Write all lanes (or those on in `mask`) to neighbouring elements."""
     raw = _join(builder, element, value)
@@ -102,13 +118,6 @@ def store(builder, element: Element, address: ir.Value, value: Lanes, mask=None)
         builder.store(raw, pointer(builder, address, raw.type), align=1)
     else:
         _masked_store(builder, raw, address, _component_mask(builder, element, mask, value.lanes))
-
-
-def prefetch(builder, address: ir.Value, for_writing: bool) -> None:
-    """Ask for the cache line at an address, which need not be valid, into all levels."""
-    arguments = [I8.as_pointer(), I32, I32, I32]
-    fetch = intrinsic_function(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
-    builder.call(fetch, [pointer(builder, address, I8), I32(int(for_writing)), I32(3), I32(1)])
 
 
 def load_apart(builder, element: Element, address: ir.Value, lanes: int, apart: int) -> Lanes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from numba.core import types
 from numba.extending import intrinsic
 
-from .elements import I64, pointer
+from .elements import I64, LINE, pointer
 from .irloops import counted
 
 ADDRESS = types.int64
@@ -32,6 +32,40 @@ def lesser(typingctx, x, y):
         return builder.select(builder.icmp_signed("<", args[0], args[1]), args[0], args[1])
 
     return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def greater(typingctx, x, y):
+    """The greater of two int64."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.icmp_signed(">", args[0], args[1]), args[0], args[1])
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def past_line(typingctx, address, itemsize):
+    """Elements between the start of the cache line and an address; 0 where they are not whole ones."""
+
+    def codegen(context, builder, signature, args):
+        size = args[1] if args[1].type == I64 else builder.sext(args[1], I64)
+        past = builder.and_(args[0], I64(LINE - 1))
+        whole = builder.icmp_signed("==", builder.urem(past, size), I64(0))
+        return builder.select(whole, builder.udiv(past, size), I64(0))
+
+    return types.int64(ADDRESS, itemsize), codegen
+
+
+@intrinsic
+def fence(typingctx):
+    """Order stores past the caches, which follow no order of their own, before whatever comes next."""
+
+    def codegen(context, builder, signature, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def table_entry(builder, address, index):

@@ -18,11 +18,12 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import elements as el
-from .elements import I64, Element, Lanes
+from .elements import I64, LINE, Element, Lanes
 from .irloops import branch, counted
 from .memory import table_entry
 from .runs import is_run, load_runs, two_runs
 from .specs import PackSpec
+from .transpose import transposed
 
 
 @cache
@@ -43,7 +44,6 @@ def packing(spec: PackSpec):
     return pack
 
 
-LINE = 64                   # bytes of a cache line, the most that is read of one row at a time
 AHEAD = 8                   # steps: how far the rows of a panel are asked for in advance
 
 
@@ -110,7 +110,7 @@ class _Packer:
     def _ask_for(self, b, address) -> None:
         """Steps often lie on pages of their own, where no hardware looks ahead."""
         for line in range(0, self.spec.width * self.source.itemsize, LINE):
-            el.prefetch(b, b.add(address, I64(line)), for_writing=False)
+            el.prefetch(b, b.add(address, I64(line)), writing=False)
 
     def copy_runs(self, destination, base, runs, steps, count) -> None:
         """Every vector of the panel is one run or two."""
@@ -184,36 +184,6 @@ class _Packer:
         """Store elements of one step, from row `at` of the panel on."""
         out = b.add(destination, b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes))))
         el.store_apart(b, self.target, out, el.convert(b, self.source, self.target, value), self.apart)
-
-
-def transposed(builder, lines: list[Lanes]) -> list[Lanes]:
-    """g lines of n lanes as n lines of g lanes, g a power of two that divides n.
-
-    log2(g) rounds of interleaving line i with line i + g/2 (a perfect shuffle), within blocks of g lanes, as
-    vector units do it: every block is a square, transposed.
-    """
-    g, n = len(lines), lines[0].lanes
-    parts = []
-    for c in range(len(lines[0].parts)):
-        rows = [line.parts[c] for line in lines]
-        for _ in range(g.bit_length() - 1):
-            pairs = [(rows[i], rows[i + g // 2]) for i in range(g // 2)]
-            rows = [el.shuffle(builder, x, y, _interleaved(g, n, half)) for x, y in pairs for half in (0, 1)]
-        parts.append([_block(builder, rows[i % g], i // g, g) for i in range(n)])
-    return [Lanes(tuple(rows[i] for rows in parts), g) for i in range(n)]
-
-
-def _interleaved(g: int, n: int, half: int) -> list[int]:
-    """Lanes x0 y0 x1 y1 ... of the lower or upper half of each block of g lanes."""
-    return [block + half * g // 2 + i // 2 + (i % 2) * n for block in range(0, n, g) for i in range(g)]
-
-
-def _block(builder, row: ir.Value, index: int, g: int) -> ir.Value:
-    if g == row.type.count:
-        return row
-    if g == 1:
-        return builder.extract_element(row, el.I32(index))
-    return el.shuffle(builder, row, row, list(range(index * g, (index + 1) * g)))
 
 
 def _lesser(builder, x: ir.Value, y: ir.Value) -> ir.Value:

@@ -32,13 +32,19 @@ class TileTensor:
     def packed(self) -> bool:
         return PACKED in (*self.unrolled, self.vector, self.serial)
 
+    @property
+    def transposed(self) -> bool:
+        """Whether it is read in vectors along an unrolled label, which are turned in registers."""
+        return UNIT in self.unrolled and self.vector != ABSENT
+
 
 @dataclass(frozen=True)
 class TileSpec:
     """`widths`: extents of the unrolled labels, `kept` of which are in the output. `lanes` x `vectors` is
     the extent on the vector label; `vector_kept` says whether the output has it. `serial`: '' for no loop,
     'label' for a loop over a reduction label, 'vector' for a loop over blocks of the vector label itself.
-    `whole`: the extents of labels that lie in the tile whole, by place ('u0', 'v')."""
+    `whole`: the extents of labels that lie in the tile whole, by place ('u0', 'v'). `streamed`: whole tiles are
+    written past the caches where their rows are aligned."""
 
     widths: tuple[int, ...]
     kept: tuple[bool, ...]
@@ -52,6 +58,7 @@ class TileSpec:
     reduce: str
     body: Expr
     whole: tuple[tuple[str, int], ...] = ()
+    streamed: bool = False
 
     @property
     def width(self) -> int:

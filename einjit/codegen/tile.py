@@ -24,6 +24,7 @@ from .irloops import branch, choose, counted
 from .memory import table_entry
 from .runs import Runs, is_run, load_runs, store_runs, two_runs
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileSpec, TileTensor
+from .transpose import transposed
 
 
 @cache
@@ -135,11 +136,16 @@ class _Tile:
 
     def _full(self) -> ir.Value | bool:
         """Whether the tile lies wholly inside: along the vector label and every reduced unrolled one."""
-        return self._all([self._vector_inside(), *self._reduced_inside()])
+        return self._all([self._vector_inside(), *self._reduced_inside(), *self._across_inside()])
 
     def _reduced_inside(self) -> list:
         return [self._inside(f"u{axis}", width)
                 for axis, (width, kept) in enumerate(zip(self.spec.widths, self.spec.kept)) if not kept]
+
+    def _across_inside(self) -> list:
+        """Of labels along which inputs are read in vectors."""
+        across = dict.fromkeys(t.unrolled.index(UNIT) for t in self.spec.inputs if t.transposed)
+        return [self._inside(f"u{axis}", self.spec.widths[axis]) for axis in across]
 
     def _all(self, conditions: list) -> ir.Value | bool:
         unknown = [c for c in conditions if c is not True]
@@ -148,7 +154,7 @@ class _Tile:
         return reduce(self.builder.and_, unknown) if unknown else True
 
     def _needs_masks(self) -> bool:
-        loads = any(t.vector in (UNIT, AFFINE) for t in self.spec.inputs)
+        loads = any(t.vector in (UNIT, AFFINE) or t.transposed for t in self.spec.inputs)
         return loads or not all(self.spec.kept)
 
     # -- accumulators: one for each kept position and vector -----------------------------------------
@@ -200,6 +206,8 @@ class _Tile:
 
     def _values(self, t: TileTensor, offset: ir.Value, partial: bool) -> dict:
         """The operand at one step, by its own unrolled position and vector, in the accumulator's dtype."""
+        if t.transposed:
+            return self._transposed_values(t, offset, partial)
         b, source, values = self.builder, Element.of(t.dtype), {}
         for position in self.offsets[t.name]:
             start = b.add(b.add(self.args[t.name], offset), self.offsets[t.name][position])
@@ -221,6 +229,29 @@ class _Tile:
             mask = el.lane_mask(b, j * lanes, lanes, self.args["v.left"]) if partial else None
             return el.load(b, source, address, lanes, mask)
         return el.gather(b, source, [b.add(start, o) for o in self._lane_offsets(t, j, partial)])
+
+    def _transposed_values(self, t: TileTensor, offset: ir.Value, partial: bool) -> dict:
+        """Vectors along the unrolled label, one a position on the vector label, turned in registers."""
+        b, spec, source, values = self.builder, self.spec, Element.of(t.dtype), {}
+        axis = t.unrolled.index(UNIT)
+        left = self.args[f"u{axis}.left"]
+        rows = {j: self._lane_offsets(t, j, partial) for j in range(spec.vectors)}
+        for position in self.offsets[t.name]:
+            first = position[axis]
+            if first % spec.lanes:
+                continue        # its line is in the square of an earlier position
+            start = b.add(b.add(self.args[t.name], offset), self.offsets[t.name][position])
+            mask = el.lane_mask(b, first, spec.lanes, left) if partial else None
+            for j in range(spec.vectors):
+                lines = [el.load(b, source, b.add(start, row), spec.lanes, mask) for row in rows[j]]
+                lines = transposed(b, [el.convert(b, source, self.element, line) for line in lines])
+                for i, line in enumerate(lines, first):
+                    at = (*position[:axis], i, *position[axis + 1:])
+                    if partial and i:       # past the end the last position is repeated
+                        before = (*position[:axis], i - 1, *position[axis + 1:])
+                        line = el.select(b, b.icmp_signed("<", I64(i), left), line, values[before, j])
+                    values[at, j] = line
+        return values
 
     def _update(self, totals: dict, values: dict, partial: bool) -> dict:
         b, spec = self.builder, self.spec
@@ -272,7 +303,7 @@ class _Tile:
         if self.spec.width == 1:
             self._plain_store(totals, None)
         elif self.spec.out.vector == UNIT:
-            branch(self.builder, self._vector_inside(), lambda: self._plain_store(totals, None),
+            branch(self.builder, self._vector_inside(), lambda: self._whole_store(totals),
                    lambda: self._plain_store(totals, self._masks()))
         elif self.spec.out.vector == TABLE:
             branch(self.builder, self._neighbours(), lambda: self._plain_store(totals, None),
@@ -282,12 +313,11 @@ class _Tile:
 
     def _prefetch_rows(self) -> None:
         """Ask for the output's rows while the long loop over packed panels runs."""
-        b = self.builder
         row_bytes = self.spec.width * self.stored.itemsize
         for position in dict.fromkeys(p for p, _ in self._slots):
             start = self._row(position, 0)
-            for line in range(0, row_bytes, 64):
-                el.prefetch(b, b.add(start, I64(line)), for_writing=True)
+            for line in range(0, row_bytes, el.LINE):
+                el.prefetch(self.builder, self.builder.add(start, I64(line)), writing=True)
 
     def _vector_inside(self) -> ir.Value | bool:
         return not self.spec.has_vector or self._inside("v", self.spec.width)
@@ -362,6 +392,27 @@ class _Tile:
                 store_runs(b, self.stored, self._address(self.spec.out, p), runs[j], value)
 
         branch(b, sound, masked, lambda: self._buffered_store(totals))
+
+    def _whole_store(self, totals: dict) -> None:
+        if not self.spec.streamed:
+            self._plain_store(totals, None)
+            return
+        # Past an edge rows are repeated, which would be written to memory again and again.
+        b = self.builder
+        branch(b, self._all([self._full(), self._aligned()]), lambda: self._streamed_store(totals),
+               lambda: self._plain_store(totals, None))
+
+    def _aligned(self) -> ir.Value:
+        b, rows = self.builder, I64(0)
+        for position in dict.fromkeys(p for p, _ in self._slots):
+            rows = b.or_(rows, self._row(position, 0))
+        boundary = min(el.LINE, self.spec.lanes * self.stored.itemsize)
+        return b.icmp_signed("==", b.and_(rows, I64(boundary - 1)), I64(0))
+
+    def _streamed_store(self, totals: dict) -> None:
+        for p, j in self._slots:
+            value = el.convert(self.builder, self.element, self.stored, totals[p, j])
+            el.stream(self.builder, self.stored, self._row(p, j), value)
 
     def _buffer(self) -> ir.Value:
         """A row-major copy of the tile on the stack, for output columns that lie apart."""

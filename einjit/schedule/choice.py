@@ -41,5 +41,11 @@ def by_stride(c: Contraction, group: Sequence[Dimension], tensor: int,
         unit_of is not None and d.strides[unit_of] == itemsize, -abs(d.strides[tensor]))))
 
 
+def by_either_stride(group: Sequence[Dimension], tensors: Sequence[int]) -> tuple[Dimension, ...]:
+    """Slowest first by the smallest stride in any of the tensors: neighbours in each are walked soon after
+    one another, so that the lines and pages of all serve while the caches hold them."""
+    return tuple(sorted(group, key=lambda d: -min(abs(d.strides[t]) for t in tensors if d.strides[t])))
+
+
 def names(group: Sequence[Dimension]) -> tuple[str, ...]:
     return tuple(d.name for d in group)

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..contraction import Contraction, Dimension
 from ..machine import Cpu
-from .choice import OUTER_BLOCK, Choice, by_stride, extent, names, summed
-from .opts import Fuse, Opt, Parallel, Reorder, Split, Unroll, Vectorize
+from .choice import OUTER_BLOCK, Choice, by_either_stride, by_stride, extent, names, summed
+from .opts import Fuse, Opt, Parallel, Reorder, Split, Stream, Unroll, Vectorize
 from .tiling import register_tile
 
 STREAMS = 8                 # rows that are read side by side: more than these no prefetcher follows
@@ -21,6 +21,8 @@ SHORT = 4                   # below, a dimension fills no vector
 WHOLE = 32                  # longest dimension that lies in the tile whole, the code made for its extent
 WHOLE_UPDATES = 64          # and the most updates of sums that are written out
 MANY_TILES = 64             # from so many runs of the tile on, code for one extent alone pays
+NEAR_ROW = 512              # elements of a row walked before the rows next to it: lines of both stay in L2
+SQUARE = 16                 # side of the largest square of elements transposed in registers
 
 
 class Direct:
@@ -42,7 +44,10 @@ class Direct:
             order, family, tile = self._scalars()
             return Choice((*self.opts, *self._finish(order)), family, tile, "what would be on the lanes lies apart")
         self.used.append(vector)
-        if vector.summed:
+        across = self._across(vector)
+        if vector.summed and across is not None and across.summed and not self._reusing(vector):
+            order, family, tile = self._dot_of_transposed(vector, across)
+        elif vector.summed:
             order, family, tile = self._dot(vector)
         elif self._reusing(vector):
             order, family, tile = self._small_contraction(vector)
@@ -134,6 +139,19 @@ class Direct:
         if row.extent <= most:
             return row.extent
         return min((8, 4), key=lambda rows: -(-row.extent // rows) * rows)
+
+    def _dot_of_transposed(self, vector: Dimension, across: Dimension):
+        """Sums of products of one operand with another that lies the other way round, square by square."""
+        side, vectors = self._square(vector, across)
+        blocks = self._unrolled([across], [side])
+        self._rename("V", vector)
+        order = [*blocks, f"V/{side * vectors}", "U", "V"]
+        if vector.extent > NEAR_ROW:
+            self.opts.append(Split("V", NEAR_ROW))
+            order.insert(0, f"V/{NEAR_ROW}")
+        self.opts.append(Split("V", side * vectors))
+        self.vectorised = ("V", side)
+        return order, "reduction", f"{side} x {side} squares"
 
     def _small_contraction(self, vector: Dimension):
         rows, lanes, vectors = self._contraction_tile(vector, self._reusing(vector))
@@ -232,7 +250,60 @@ class Direct:
         moving = sum(self.c.has(vector, t) for t in range(1, len(self.c.dtypes)))
         return max(2, STREAMS // max(1, moving)), 2 // self.components
 
+    def _across(self, vector: Dimension) -> Dimension | None:
+        """The dimension in which inputs are contiguous whose lanes lie apart, that with the most bytes."""
+        found: dict[str, int] = {}
+        for t in range(1, len(self.c.dtypes)):
+            unit = self.c.unit(t)
+            if self.c.has(vector, t) and unit and unit != vector.name:
+                bytes_read = extent(self.c.members(t)) * np.dtype(self.c.dtypes[t]).itemsize
+                found[unit] = found.get(unit, 0) + bytes_read
+        return self.c.dimension(max(found, key=found.__getitem__)) if found else None
+
     def _map(self, vector: Dimension):
+        across = self._across(vector) if self.c.unit(0) == vector.name else None
+        return self._copied(vector) if across is None else self._transposed(vector, across)
+
+    def _transposed(self, vector: Dimension, across: Dimension):
+        """Squares read along one dimension, turned in registers, and written along the other."""
+        side, vectors = self._square(vector, across)
+        blocks = self._unrolled([across], [side])
+        self._rename("V", vector)
+        self.opts.append(Split("V", side * vectors))
+        self.vectorised = ("V", side)
+        self.near = tuple(range(len(self.c.dtypes)))
+        order = [f"V/{side * vectors}", *blocks]
+        self.past_caches = self._streams(vector, rows_aligned=True)
+        along = [t for t in range(1, len(self.c.dtypes)) if self.c.unit(t) == vector.name]
+        if along or not self.past_caches:
+            # Lines at the ends of rows are shared with the next squares: these follow soon.
+            order = [*blocks, f"V/{side * vectors}"]
+            if vector.extent > NEAR_ROW:
+                self.opts.insert(-1, Split("V", NEAR_ROW))
+                order.insert(0, f"V/{NEAR_ROW}")
+        return [*order, "U", "V"], "transposition", f"{side} x {side} squares"
+
+    def _square(self, vector: Dimension, across: Dimension) -> tuple[int, int]:
+        """Side of the squares, and how many of them make up a tile; all of one must fit the registers."""
+        room = min(SQUARE, self.cpu.registers // 2 // self.components)
+        side = min(room, self._lanes_for(vector), self._lanes_for(across))
+        vectors = 1
+        while side * vectors < min(8, vector.extent):
+            vectors *= 2
+        return side, vectors
+
+    def _streams(self, vector: Dimension, rows_aligned: bool) -> bool:
+        """Whether to write the output past the caches: it is larger than they are, and whole lines of it are
+        written at once. `rows_aligned`: rows must begin at the same place in a line for that."""
+        c, line = self.c, self.cpu.l1.line
+        itemsize = np.dtype(c.dtypes[0]).itemsize
+        strides = [d.strides[0] for d in c.members(0) if d is not vector]
+        return (c.unit(0) == vector.name and extent(c.members(0)) * itemsize > self.cpu.l3.size
+                and vector.extent * itemsize >= (16 if rows_aligned else 64) * line and line % itemsize == 0
+                and not (rows_aligned and any(s % line for s in strides)))
+
+    def _copied(self, vector: Dimension):
+        self.past_caches = self._streams(vector, rows_aligned=False)
         lanes, vectors = self._vector(vector, 4 // self.components)
         self._rename("V", vector)
         self.opts.append(Split("V", lanes * vectors))
@@ -242,7 +313,9 @@ class Direct:
     # -- parts
 
     outermost: Sequence[str] = ()
-    in_memory_order = False         # the sums R run outside the kept dimensions that move faster
+    in_memory_order = False             # the sums R run outside the kept dimensions that move faster
+    near: Sequence[int] = (0,)          # tensors whose neighbours outer loops visit soon after one another
+    past_caches = False
     vectorised: tuple[str, int] | None = None
 
     def _read(self) -> int:
@@ -286,7 +359,7 @@ class Direct:
     def _blocks(self, name: str, d: Dimension, width: int) -> list[str]:
         """Name a dimension of the tile; the loop over its blocks, if the tile does not hold it whole."""
         self._rename(name, d)
-        if d.extent <= width and self._pays_whole(d):
+        if d.extent == width and self._pays_whole(d):
             self.whole.append(name)
             return []
         self.opts.append(Split(name, width))
@@ -329,14 +402,17 @@ class Direct:
         inner = [d for d in kept if self.in_memory_order and abs(d.strides[largest]) < slowest]
         outer = [d for d in kept if d not in inner]
         opts, order = [], []
-        for name, group, tensor in (("O", outer, 0), ("R", sums, largest), ("I", inner, largest)):
-            fusing, walked = _walked(self.c, name, group, tensor)
+        for name, group in (("O", by_either_stride(outer, self.near)), ("R", by_stride(self.c, sums, largest)),
+                            ("I", by_stride(self.c, inner, largest))):
+            fusing, walked = _walked(name, group)
             opts += fusing
             order += [*walked, *(self.outermost if name == "O" else ())]
         opts.append(Reorder((*order, *loops)))
         opts += [Unroll(name) for name in self._unrolled_in(loops)]
         if self.vectorised:
             opts.append(Vectorize(*self.vectorised))
+        if self.past_caches:
+            opts.append(Stream())
         shared = self._shared({"O": outer, "I": inner})
         return opts + ([Parallel(shared)] if shared else [])
 
@@ -354,11 +430,11 @@ class Direct:
         return max(extents, key=extents.__getitem__, default="")
 
 
-def _walked(c: Contraction, name: str, group: Sequence[Dimension], tensor: int) -> tuple[list[Opt], list[str]]:
-    """The opts that fuse a group into one label in the order of a tensor's memory, and the loops that walk it."""
+def _walked(name: str, group: Sequence[Dimension]) -> tuple[list[Opt], list[str]]:
+    """The opts that fuse a group, slowest first, into one label, and the loops that walk it."""
     if not group:
         return [], []
-    fuse = Fuse(names(by_stride(c, group, tensor)), name)
+    fuse = Fuse(names(group), name)
     if len(group) == 1:
         return [fuse], [name]
     return [fuse, Split(name, OUTER_BLOCK)], [f"{name}/{OUTER_BLOCK}", name]

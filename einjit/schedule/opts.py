@@ -145,7 +145,16 @@ class Pack:
         return nest.with_nodes((*nest.nodes[:after], node, *nest.nodes[after:]))
 
 
-Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack
+@dataclass(frozen=True)
+class Stream:
+    """Write the output past the caches: whole lines that nobody reads soon are then not fetched first."""
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        _require(not nest.streamed, "the output is streamed already")
+        return replace(nest, streamed=True)
+
+
+Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Stream
 Schedule = tuple[Opt, ...]
 
 

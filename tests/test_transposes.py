@@ -1,0 +1,135 @@
+"""Transposes: squares turned in registers, tiles moved inside at the edges, and output past the caches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import einjit
+from einjit.compiler import compile_step
+from einjit.contraction import Layout, contraction
+from einjit.errors import ScheduleError
+from einjit.lower import lower
+from einjit.machine import Cache, table_entry
+from einjit.parse import parse
+from einjit.program import BoundStep
+from einjit.schedule import Fuse, Parallel, Reorder, Split, Stream, Unroll, Vectorize, apply
+from einjit.schedule.choose import choose, normalised
+from tests.equations import random_array
+from tests.reference import assert_close, reference
+
+EQUATIONS = ("ijk->kji", "ijk->ikj", "ij,ji->ij", "ij,ji->")
+DTYPES = ("bool", "int8", "uint16", "int64", "float16", "float32", "float64", "complex64", "complex128")
+SIZES = ({"i": 1, "j": 40, "k": 3}, {"i": 16, "j": 16, "k": 16}, {"i": 37, "j": 5, "k": 21},
+         {"i": 3, "j": 70, "k": 2}, {"i": 50, "j": 33, "k": 18})
+
+# Labels i (contiguous in the output) and j (contiguous in the input) of "ij->ji".
+SQUARES = (Fuse(("i",), "V"), Fuse(("j",), "U"), Split("V", 8), Split("U", 8),
+           Reorder(("V/8", "U/8", "U", "V")), Unroll("U"), Vectorize("V", 8))
+
+
+def operands(equation: str, sizes: dict[str, int], dtype: str) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    return [random_array(rng, [sizes[c] for c in term], dtype) for term in equation.split("->")[0].split(",")]
+
+
+def chosen(equation: str, shape, dtype: str = "float32", row: str = "avx512", **caches):
+    layouts = [Layout.contiguous(shape, dtype)]
+    einsum = parse(equation, (len(shape),))
+    sizes = dict(zip(einsum.inputs[0], shape))
+    out = Layout.contiguous([sizes[label] for label in einsum.output], dtype)
+    c = normalised(contraction(einsum, sizes, out, layouts))
+    choice = choose(c, replace(table_entry(row), **caches))
+    return choice, apply(lower(c), choice.schedule)
+
+
+@pytest.mark.parametrize("equation,shape", [
+    ("ij->ji", (40, 50)), ("ijk->kji", (20, 30, 40)), ("ijklm->mlkji", (9, 9, 9, 9, 9))])
+def test_the_tile_is_a_square_read_along_one_dimension_and_written_along_the_other(equation, shape):
+    choice, nest = chosen(equation, shape)
+    assert choice.family == "transposition"
+    assert nest.out.unit == "V" and nest.inputs[0].unit == "U"
+    kernel = einjit.compile(equation, np.zeros(shape, np.float32))
+    assert "unrolled=('unit',), vector='affine'" in kernel.source
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_results_for_every_dtype_and_odd_sizes(equation, dtype):
+    for sizes in SIZES:
+        arrays = operands(equation, sizes, dtype)
+        assert_close(einjit.compile(equation, *arrays)(*arrays), reference(equation, *arrays))
+
+
+@pytest.mark.parametrize("equation", ["ij->ji", "ij,ji->ij"])
+@pytest.mark.parametrize("cut", [np.s_[::-1, :], np.s_[:, ::-1], np.s_[1::2, 1:], np.s_[::2, ::3]])
+def test_results_for_any_strides(equation, cut):
+    arrays = [x[cut] for x in operands(equation, {"i": 75, "j": 75}, "float32")]
+    n = min(min(x.shape) for x in arrays)
+    arrays = [x[:n, :n] for x in arrays]
+    assert_close(einjit.compile(equation, *arrays)(*arrays), reference(equation, *arrays))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32", "complex64"])
+@pytest.mark.parametrize("rows,columns", [(8, 16), (17, 33), (5, 40), (40, 5), (100, 131)])
+@pytest.mark.parametrize("schedule", [None, SQUARES, (*SQUARES, Stream())], ids=["policy", "squares", "streamed"])
+def test_what_lies_around_the_output_is_left_alone(dtype, rows, columns, schedule):
+    (array,) = operands("ij->ji", {"i": rows, "j": columns}, dtype)
+    for margin in (3, 64 - rows % 64):      # rows that begin anywhere in a line, and all at the same place
+        whole = np.full((columns + 2, rows + margin), 1, dtype)
+        expected = whole.copy()
+        expected[1:-1, 1:rows + 1] = array.T
+        run(array, whole[1:-1, 1:rows + 1], schedule)
+        np.testing.assert_array_equal(whole, expected)
+
+
+def run(array: np.ndarray, out: np.ndarray, schedule, threads: int = 1) -> None:
+    """Transpose straight into `out`, whatever its strides."""
+    layouts = Layout.of(out), [Layout.of(array)]
+    step = compile_step(parse("ij->ji", (2,)), dict(zip("ij", array.shape)), *layouts, schedule=schedule)
+    assert BoundStep(step, *layouts, threads).run(out, array) is None
+
+
+def test_threads_share_a_streamed_output():
+    array = np.arange(1501 * 1600, dtype=np.float32).reshape(1501, 1600)
+    out = np.zeros((1600, 1501), np.float32)
+    run(array, out, (*SQUARES, Parallel("V"), Stream()), threads=2)
+    np.testing.assert_array_equal(out, array.T)
+
+
+# -- past the caches ---------------------------------------------------------------------------------------
+
+SMALL_L3 = Cache(2**16, 16)
+
+
+@pytest.mark.parametrize("equation,shape,streamed", [
+    ("ij->ji", (512, 512), True), ("ij->ji", (500, 512), False), ("ij->ji", (64, 64), False),
+    ("ij->ij", (512, 512), True), ("ijk->jik", (64, 64, 100), False), ("ij->i", (40_000, 10), False)])
+def test_large_outputs_of_whole_lines_are_written_past_the_caches(equation, shape, streamed):
+    choice, nest = chosen(equation, shape, l3=SMALL_L3)
+    assert nest.streamed == (Stream() in choice.schedule) == streamed
+    assert ("past the caches" in str(nest)) == streamed
+    assert not chosen(equation, shape, l3=Cache(2**30, 16))[1].streamed
+
+
+def test_a_streamed_kernel_stores_past_the_caches_and_ends_with_a_fence():
+    kernel = einjit.compile("ij->ji", (64, 64), dtype="float32", schedule=(*SQUARES, Stream()))
+    assert "past_line(out + V_lo * 4 + U_lo * out_U, 4) % 8" in kernel.source      # the first tile is not empty
+    assert "!nontemporal" in kernel.llvm and "fence seq_cst" in kernel.llvm
+    assert "!nontemporal" not in einjit.compile("ij->ji", (64, 64), dtype="float32", schedule=SQUARES).llvm
+
+
+@pytest.mark.parametrize("equation,schedule,reason", [
+    ("ij->i", (Stream(),), "partial sums over j are read again"),
+    ("ij->ji", (Stream(),), "only along a vectorised label in which it is contiguous"),
+    ("ij->ji", (Stream(), Stream()), "streamed already")])
+def test_streaming_is_refused_with_its_reason(equation, schedule, reason):
+    with pytest.raises(ScheduleError, match=reason):
+        einjit.compile(equation, (64, 64), schedule=schedule)
+
+
+def test_tiles_over_an_edge_are_moved_inside_where_nothing_is_summed():
+    assert "greater(lesser(" in einjit.compile("ij->ji", (37, 53), dtype="float32").source
+    assert "greater(lesser(" not in einjit.compile("ij->i", (37, 53), dtype="float32").source
