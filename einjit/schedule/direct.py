@@ -413,12 +413,26 @@ class Direct:
             opts.append(Vectorize(*self.vectorised))
         if self.past_caches:
             opts.append(Stream())
-        shared = self._shared({"O": outer, "I": inner})
+        shared = self._shared_sum([*order, *loops], opts) or self._shared({"O": outer, "I": inner})
         return opts + ([Parallel(shared)] if shared else [])
 
     def _unrolled_in(self, loops: list[str]) -> list[str]:
         return [name for name in loops if name != "V" and (
             name in self.whole or any(x.startswith(f"{name}/") for x in loops))]
+
+    def _shared_sum(self, loops: Sequence[str], opts: Sequence[Opt]) -> str:
+        """The label of the outermost loop that is one, if it is summed and the output so small that every thread
+        can have its own: each reads one part of the inputs in the order of memory, where columns would be parts
+        of every row."""
+        if extent(self.c.members(0)) * np.dtype(self.c.dtypes[0]).itemsize > 2 * self.cpu.l1.size:
+            return ""
+        groups = {opt.name: [self.c.dimension(n) for n in opt.labels] for opt in (*self.opts, *opts)
+                  if isinstance(opt, Fuse)}
+        for loop in loops:
+            label, _, step = loop.partition("/")
+            if extent(groups[label]) > int(step or 1):
+                return label if groups[label][0].summed and label not in self.whole else ""
+        return ""
 
     def _shared(self, outer: Mapping[str, Sequence[Dimension]]) -> str:
         """The label that threads share: the kept one with the most positions."""
