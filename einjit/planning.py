@@ -4,7 +4,7 @@
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Callable, Sequence
 
@@ -253,7 +253,8 @@ class ProgramCall:
 
 
 def plan_call(p: Problem, optimize: object, schedule: Schedule | None = None, always: bool = False) -> Call:
-    """What answers `p`. Compiles what is missing. `always`: a program even where a view would do."""
+    """What answers `p`. Compiles what is missing. `always`: a program even where a view would do, one that will
+    mostly be given an `out`."""
     sizes = sizes_of(p.einsum, p.shapes, p.text)
     shape, types = result_shape(p, sizes), types_of(p)
     order = memory_order(p)
@@ -262,7 +263,7 @@ def plan_call(p: Problem, optimize: object, schedule: Schedule | None = None, al
         return view
     if 0 in sizes.values():
         return EmptyCall(shape, types.result)
-    return _program_call(p, sizes, shape, types, order, optimize, schedule)
+    return _program_call(p, sizes, shape, types, order, optimize, schedule, fresh=not always)
 
 
 def memory_order(p: Problem) -> str | tuple[int, ...]:
@@ -335,7 +336,7 @@ def _view(p: Problem, shape: tuple[int, ...], types: Types) -> ViewCall | None:
     return ViewCall(layout.shape, term, p.einsum.output, axes) if wanted else None
 
 
-def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, schedule) -> ProgramCall:
+def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, schedule, fresh: bool) -> ProgramCall:
     casts = tuple(_cast_before(t.dtype, types.compute) for t in p.inputs)
     inputs = [Layout.contiguous(t.shape, cast) if cast else t for t, cast in zip(p.inputs, casts)]
     steps, compiled = [], []
@@ -352,6 +353,7 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
             result = _target(p, shape, _stored(types), order)
             if _would_round_twice(step.einsum, step_sizes, result, operands, body, schedule, types.compute):
                 result = _target(p, shape, types.compute, order)
+        result = replace(result, fresh=result.fresh and fresh)
         c = compile_step(step.einsum, step_sizes, result, operands, body, schedule, types.compute)
         compiled.append(c)
         steps.append(ProgramStep(step.operands, BoundStep(c, result, operands, p.options.threads), result))
@@ -379,7 +381,8 @@ def _cast_before(source: str, target: str) -> str:
 def _fresh(shape, dtype: str, order: str | tuple[int, ...]) -> Layout:
     axes = order if isinstance(order, tuple) else tuple(range(len(shape)))[::1 if order == "C" else -1]
     slowest_first = Layout.contiguous([shape[axis] for axis in axes], dtype)
-    return Layout(tuple(shape), tuple(slowest_first.strides[axes.index(i)] for i in range(len(shape))), dtype)
+    strides = tuple(slowest_first.strides[axes.index(i)] for i in range(len(shape)))
+    return Layout(tuple(shape), strides, dtype, fresh=True)
 
 
 def is_tiny(p: Problem, limit: int = 4096) -> bool:

@@ -9,7 +9,7 @@ from einjit.contraction import Layout, contraction
 from einjit.einsum import sizes_of
 from einjit.parse import parse_for
 from einjit.schedule.choose import choose, normalised
-from einjit.schedule.opts import Fuse, Pack, Reorder
+from einjit.schedule.opts import Fuse, Pack, Reorder, Stream
 
 ZNVER4 = machine.table_entry("znver4")
 
@@ -67,10 +67,27 @@ def loops(chosen) -> tuple[str, ...]:
 def test_rows_are_written_whole_where_the_rest_stays_near():
     near, _ = choice("ij,jk->ik", (300, 64), (64, 64))
     assert loops(near)[:2] == ("U/12", "V/32")
-    far, _ = choice("ij,jk->ik", (64, 1000), (1000, 1000))
+    far, _ = choice("ij,jk->ik", (60, 1000), (1000, 1000))
     assert loops(far)[:2] == ("V/32", "U/12")
     packed, _ = choice("ij,kj->ik", (2000, 64), (2000, 64))
     assert loops(packed).index("M/12") < loops(packed).index("N/32")
     for depth in (16, 1000):        # too few steps, and enough of them
         packed, _ = choice("ij,kj->ik", (2000, depth), (2000, depth))
         assert loops(packed).index("N/32") < loops(packed).index("M/12")
+
+
+def test_short_rows_of_the_output_are_followed_by_those_of_b():
+    # Into e d c b a, of which a is short; packing reads e, which is the slowest there and contiguous in b.
+    chosen, _ = choice("dabfe,fc->edcba", (20, 24, 20, 20, 24), (20, 24))
+    d, a, b, e = "ijkm"
+    assert next(opt.labels for opt in chosen.schedule if isinstance(opt, Fuse) and opt.name == "N") == (d, b, e, a)
+
+
+def test_new_memory_is_written_through_the_caches():
+    def streams(fresh: bool) -> bool:
+        out = Layout((8000, 8000), (32000, 4), "float32", fresh=fresh)
+        c = contraction(parse_for("i,j->ij", ((8000,), (8000,))), {"i": 8000, "j": 8000}, out,
+                        [Layout.contiguous((8000,), "float32")] * 2)
+        return Stream() in choose(c, ZNVER4).schedule
+
+    assert streams(fresh=False) and not streams(fresh=True)

@@ -15,6 +15,7 @@ from .opts import Fuse, Opt, Pack, Parallel, Reorder, Split, Unroll, Vectorize
 from .tiling import Tiling, tiling
 
 MANY_PRODUCTS = 8           # of a batch, to share them out evenly among a few threads
+SHORT_ROW = 1024            # bytes of the output that lie together, for b to be read in another order
 ROW_USES = 16               # of a row of a, up to which it is read where it lies
 SHORT_SUMS = range(48, 257)  # steps of a tile that make up for reading more of b than of a
 PACKED_WORK = 48 ** 3       # below, packing costs more than it saves
@@ -28,7 +29,7 @@ def packing_pays(c: Contraction) -> bool:
 
 
 def packed(c: Contraction, cpu: Cpu) -> Choice:
-    m, n, k = by_stride(c, c.group(Role.M), 0, 1), by_stride(c, c.group(Role.N), 0), _serial_order(c)
+    m, n, k = by_stride(c, c.group(Role.M), 0, 1), _column_order(c), _serial_order(c)
     batch = by_stride(c, tuple(d for d in c.dimensions if c.role(d) in (Role.BATCH, Role.KEPT)), 0)
     t = tiling(cpu, c.accumulator, extent(m), extent(n), extent(k))
     groups = (("B", batch), ("M", m), ("N", n), ("K", k))
@@ -68,6 +69,17 @@ def _shared_when_packed(batch: int, m: int, n: int) -> str:
     if batch >= MANY_PRODUCTS:
         return "B"
     return "N" if n >= m else "M"
+
+
+def _column_order(c: Contraction) -> tuple[Dimension, ...]:
+    """As the output lies; but where its rows are short, what is contiguous in b comes next to last, so that the
+    lines which packing reads are used again at once. Measured on Zen 4 for two of TCCG's contractions (06, 08) into
+    row-major outputs: 27 and 34 GF/s instead of 14 and 13."""
+    columns = by_stride(c, c.group(Role.N), 0)
+    unit = [d for d in columns[:-1] if d.name == c.unit(2)]
+    if not unit or columns[-1].extent * np.dtype(c.dtypes[0]).itemsize > SHORT_ROW:
+        return columns
+    return (*(d for d in columns[:-1] if d not in unit), *unit, columns[-1])
 
 
 def _serial_order(c: Contraction) -> tuple[Dimension, ...]:
