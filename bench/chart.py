@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .report import Result, best_ratio, geometric_mean, groups, peer_names, ratios
+from .summary import families
 
 COLOURS = {"numpy": "#4c72b0", "np.einsum": "#8fb0dd", "c_einsum": "#8fb0dd", "opt_einsum": "#8172b3",
            "torch": "#dd8452", "jax": "#55a868", "pytblis": "#937860", "einjit": "#c44e52",
            "einjit.compile": "#c44e52"}
-
+DTYPE_COLOURS = {"float32": "#4c72b0", "float64": "#55a868", "float16": "#8fb0dd", "bfloat16": "#b3cde8",
+                 "complex64": "#dd8452", "complex128": "#b5602f", "int8": "#d6c8e8", "int16": "#b3a2cf",
+                 "int32": "#8172b3", "int64": "#5a4b8c"}
 
 LONGEST_NAME = 36
 
@@ -36,6 +39,46 @@ def draw(results: Sequence[Result], path: Path) -> bool:
                                    figsize=(max(13, min(24, 3 + 0.2 * widest)), 4.6 * len(panels)))
     for axis, (title, subject, rows) in zip(axes[:, 0], panels):
         _panel(axis, title, subject, rows)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return True
+
+
+def draw_families(results: Sequence[Result], path: Path) -> bool:
+    """One picture of many suites: a group of bars for each family, a bar for each dtype, from 1 to the best
+    peer's geometric mean; a dot is the least of the family's cases. As `draw`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = families(results)
+    if not found:
+        return False
+    bars = sum(len(standings) + 1 for standings in found.values())
+    figure, axis = pyplot.subplots(layout="constrained", figsize=(9, 1.2 + 0.13 * bars))
+    place, ticks = 0, []
+    for standings in found.values():
+        ticks.append(place + (len(standings) - 1) / 2)
+        for standing in standings:
+            colour = DTYPE_COLOURS.get(standing.dtype, "#777777")
+            axis.barh(place, standing.best - 1, left=1, height=0.85, color=colour, label=standing.dtype)
+            axis.plot(standing.least, place, "o", color="black", markersize=2.2)
+            place += 1
+        place += 1
+    axis.set_yticks(ticks, list(found), fontsize=7)
+    axis.set_ylim(place - 0.5, -1)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(lambda value, position: f"{value:g}")
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.set_title(f"the best peer's time / {results[0].subject}'s: geometric mean, and the least (dot)",
+                   loc="left", fontsize=9)
+    axis.grid(axis="x", color="#eeeeee")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axis.get_legend_handles_labels()
+    once = dict(zip(labels, handles))
+    axis.legend(once.values(), once.keys(), fontsize=7, loc="lower right", frameon=False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return True

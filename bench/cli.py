@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = parse(argv)
     if arguments.suites[:1] == ["report"]:
-        return report([Path(name) for name in arguments.suites[1:]], arguments.chart)
+        return report([Path(name) for name in arguments.suites[1:]], arguments.chart, arguments.markdown)
     if arguments.list or not arguments.suites:
         list_suites()
         return 0 if arguments.list else 2
@@ -63,7 +63,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--out", action="store_true", help="every result goes into an array in C order that exists")
     add("--cold", action="store_true", help="empty the caches before every call")
     add("--save", action="store_true", help="write bench/results/SUITE-DATE-CPU.json")
-    add("--chart", type=Path, metavar="FILE", help="draw a chart, .png or .svg")
+    add("--chart", type=Path, metavar="FILE",
+        help="draw a chart, .png or .svg: of one suite its cases, of more the means of their families")
+    add("--markdown", action="store_true", help="of report: print the summary alone, as Markdown")
     arguments = parser.parse_args(argv)
     if arguments.suites[:1] != ["report"]:
         for name in arguments.suites:
@@ -123,23 +125,39 @@ def pin(threads: int) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from .report import print_result
     from .suites import SUITES
+    from .summary import print_summary
 
-    names = [*SUITES, "latency"] if "all" in arguments.suites else arguments.suites
     results, sound = [], True
-    for name in names:
-        result = run_latency(arguments) if name == "latency" else run_suite(SUITES[name], arguments)
+    for name, size in wanted_runs(arguments, SUITES):
+        result = run_latency(arguments) if name == "latency" else run_suite(SUITES[name], size, arguments)
         print_result(result)
         if arguments.save:
-            print(f"saved: {result.save(RESULTS)}")
+            print(f"saved: {result.save(RESULTS)}", flush=True)
         results.append(result)
         failed = [{*row.get("wrong", ()), *row.get("refused", ())} for row in result.rows]
         sound &= not any(result.subject in names for names in failed)
-    if arguments.chart:
-        chart(results, arguments.chart)
+    print_summary(results)
+    picture = arguments.chart or (RESULTS / "chart.svg" if is_all(arguments) and arguments.save else None)
+    if picture:
+        chart(results, picture)
     return 0 if sound else 1
 
 
-def run_suite(suite, arguments: argparse.Namespace):
+def is_all(arguments: argparse.Namespace) -> bool:
+    return "all" in arguments.suites
+
+
+def wanted_runs(arguments: argparse.Namespace, suites) -> list[tuple[str, str]]:
+    """Suites and the size that TCCG has there; everything has it in both."""
+    from .suites import TCCG_SIZES
+
+    if not is_all(arguments):
+        return [(name, arguments.size) for name in arguments.suites]
+    first, *others = TCCG_SIZES
+    return [*((name, first) for name in suites), *(("tccg", size) for size in others), ("latency", first)]
+
+
+def run_suite(suite, size: str, arguments: argparse.Namespace):
     from .cases import DTYPES
     from .machine import measure_peaks
     from .measure import time_case
@@ -152,7 +170,7 @@ def run_suite(suite, arguments: argparse.Namespace):
         raise SystemExit(f"the subject {arguments.subject} is not here: {absent[arguments.subject]}")
     peaks = measure_peaks(arguments.threads)
     cases = [case for dtype in arguments.dtype or suite.dtypes
-             for case in suite.cases(DTYPES[dtype], arguments.size) if chosen(case, arguments.filter)]
+             for case in suite.cases(DTYPES[dtype], size) if chosen(case, arguments.filter)]
     rows = []
     for number, case in enumerate(cases, 1):
         note(f"{suite.name} {number}/{len(cases)} {case.dtype} {case.name}")
@@ -161,21 +179,21 @@ def run_suite(suite, arguments: argparse.Namespace):
         timed = time_case(case, found, arguments.repeat_time, arguments.threads, arguments.cold or suite.cold)
         rows.append(timed_row(timed, peaks))
     note("")
-    return result_of(suite.name, suite.unit, arguments, asdict(peaks), absent, rows)
+    return result_of(suite.name, suite.unit, size, arguments, asdict(peaks), absent, rows)
 
 
 def run_latency(arguments: argparse.Namespace):
     from .latency import measure
 
     rows = [asdict(figure) for figure in measure()]
-    return result_of("latency", "latency", arguments, {}, {}, rows)
+    return result_of("latency", "latency", arguments.size, arguments, {}, {}, rows)
 
 
-def result_of(suite: str, unit: str, arguments: argparse.Namespace, peaks: dict, absent: dict, rows: list):
+def result_of(suite: str, unit: str, size: str, arguments: argparse.Namespace, peaks: dict, absent: dict, rows: list):
     from .machine import describe
     from .report import Result
 
-    options = {"threads": arguments.threads, "size": arguments.size, "repeat_time": arguments.repeat_time,
+    options = {"threads": arguments.threads, "size": size, "repeat_time": arguments.repeat_time,
                "out": arguments.out, "cold": arguments.cold, "shrink": arguments.shrink,
                "filter": arguments.filter.pattern if arguments.filter else None}
     date = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -193,24 +211,30 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
-def report(files: Sequence[Path], picture: Path | None) -> int:
+def report(files: Sequence[Path], picture: Path | None, as_markdown: bool) -> int:
     from .report import print_result, read
+    from .summary import markdown, print_summary
 
     try:
         results = [read(path) for path in files]
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    for result in results:
-        print_result(result)
-    if files:
-        chart(results, picture or files[0].with_suffix(".png"))
+    if as_markdown:
+        print(markdown(results))
+    else:
+        for result in results:
+            print_result(result)
+        print_summary(results)
+    if picture:
+        chart(results, picture)
     return 0 if files else 2
 
 
 def chart(results: Sequence, path: Path) -> None:
-    from .chart import draw
+    from .chart import draw, draw_families
 
+    draw = draw if len(results) == 1 else draw_families
     try:
         print(f"chart: {path}" if draw(results, path) else "nothing to draw")
     except ImportError:

@@ -20,6 +20,7 @@ from .peers import Call, Peer
 TURN = 0.01  # seconds a peer runs before it is the next one's turn
 SAMPLE = 5e-5  # shorter calls are timed many at a time, for at least this long
 SLOW = 2.0  # a peer whose single call takes longer is not asked again
+FAR_BEHIND = 2.0  # nor, after its very first call, one that was slow and took so many times the best one's time
 SETTLE = 0.002  # with threads: until another library's idle threads stop spinning
 COLD_BYTES = 128 * 2**20
 
@@ -54,9 +55,16 @@ def time_case(case: Case, peers: Mapping[str, Peer], seconds: float, threads: in
     out = case.new_output() if case.out else None
     expected = reference(case, operands)
     row = Row(case)
-    runners = [runner for name, peer in peers.items()
-               if (runner := _checked(row, name, peer, operands, out, expected))]
-    sweep = np.ones(COLD_BYTES // 8) if cold else None
+    runners: list[Runner] = []
+    for name, peer in peers.items():
+        best = min((other.best for other in runners), default=inf)
+        if runner := _checked(row, name, peer, operands, out, expected, best):
+            runners.append(runner)
+    sweep = None
+    if cold:
+        sweep = np.ones(COLD_BYTES // 8)
+        for runner in runners:
+            runner.best = runner.best if runner.finished else inf
     gc.collect()
     gc.disable()
     try:
@@ -68,13 +76,15 @@ def time_case(case: Case, peers: Mapping[str, Peer], seconds: float, threads: in
 
 
 def _checked(row: Row, name: str, peer: Peer, operands: list[np.ndarray], out: np.ndarray | None,
-             expected: Reference) -> Runner | None:
-    """A peer ready to be timed; what it gets wrong is noted, and timed all the same."""
+             expected: Reference, best: float) -> Runner | None:
+    """A peer ready to be timed; what it gets wrong is noted, and timed all the same. `best`: the others' so far."""
     try:
         if out is not None:
             out[...] = 0  # no peer may live on another's result
         call = peer.prepare(row.case, operands, out)
+        start = time.perf_counter()
         result = np.asarray(call())
+        first = time.perf_counter() - start
         if result.shape != row.case.shape(row.case.output) or result.dtype != row.case.result_dtype:
             raise TypeError(f"the result is {result.dtype} of shape {result.shape}")
     except Exception as error:  # whatever a library raises for what it cannot do
@@ -85,16 +95,18 @@ def _checked(row: Row, name: str, peer: Peer, operands: list[np.ndarray], out: n
     if not result.flags.c_contiguous:
         row.strided.append(name)
     runner = Runner(name, call)
-    _calibrate(runner)
+    if first > max(SLOW, FAR_BEHIND * best):
+        runner.best, runner.finished = first, True
+    else:
+        _calibrate(runner)
     return runner
 
 
 def _calibrate(runner: Runner) -> None:
     """Warm up, and find how many calls make a sample."""
     took = _sample(runner)
-    if took > SLOW:
-        runner.best, runner.finished = took, True
-        return
+    if took > TURN:  # too long for the clock or the caches to matter
+        runner.best, runner.finished = took, took > SLOW
     while took * runner.number < SAMPLE:
         runner.number *= 2
         took = _sample(runner)
@@ -106,15 +118,15 @@ def _rounds(runners: list[Runner], seconds: float, threads: int, sweep: np.ndarr
         for runner in waiting:
             if threads > 1:
                 time.sleep(SETTLE)
-            spent[runner.name] += _turn(runner, sweep)
+            spent[runner.name] += _turn(runner, seconds, sweep)
             runner.finished = spent[runner.name] >= seconds
 
 
-def _turn(runner: Runner, sweep: np.ndarray | None) -> float:
-    """Samples for about TURN, two at least; returns how long it took."""
+def _turn(runner: Runner, seconds: float, sweep: np.ndarray | None) -> float:
+    """Samples for about TURN, two at least unless one takes all of the peer's `seconds`; returns how long it took."""
     start = time.perf_counter()
     samples = 0
-    while samples < 2 or time.perf_counter() - start < TURN:
+    while (elapsed := time.perf_counter() - start) < TURN or (samples < 2 and elapsed < seconds):
         if sweep is not None:
             sweep += 1.0
             runner.number = 1

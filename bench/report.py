@@ -74,9 +74,10 @@ def ratios(row: dict, subject: str) -> dict[str, float]:
     return {name: s / own for name, s in seconds.items() if name != subject} if own else {}
 
 
-def best_ratio(row: dict, subject: str) -> tuple[str, float] | None:
-    """The fastest peer whose result was right, and its time over the subject's."""
-    right = {name: ratio for name, ratio in ratios(row, subject).items() if name not in row["wrong"]}
+def best_ratio(row: dict, subject: str, but: Sequence[str] = ()) -> tuple[str, float] | None:
+    """The fastest peer whose result was right, and its time over the subject's; none of `but`."""
+    right = {name: ratio for name, ratio in ratios(row, subject).items()
+             if name not in row["wrong"] and name not in but}
     return min(right.items(), key=lambda item: item[1]) if right else None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import einjit
-from bench import chart, cli, machine, measure, peers, report
+from bench import chart, cli, latency, machine, measure, peers, report, summary
 from bench.cases import DTYPES, Case, reference
 from bench.suites import SUITES
 from tests.subprocesses import run_python
@@ -101,6 +101,34 @@ def test_a_peer_that_is_wrong_or_refuses_is_reported_and_is_never_the_best():
         found["np.einsum"].prepare(huge, huge.operands(), None)
 
 
+class Slow(peers.NumPy):
+    """Its calls take, by a clock that a test moves, the seconds that it is made with."""
+
+    def __init__(self, took, clock):
+        self.took, self.clock, self.calls = took, clock, 0
+
+    def prepare(self, case, operands, out):
+        def call():
+            self.calls += 1
+            self.clock[0] += self.took
+            return np.einsum(case.equation, *operands)
+        return call
+
+
+@pytest.mark.parametrize("seconds, calls", [
+    ({"subject": 3.0, "peer": 3.5}, {"subject": 2, "peer": 2}),     # slow ones: to check, and to time
+    ({"subject": 1.0, "peer": 9.0}, {"subject": 3, "peer": 1}),     # far behind: the check has to do
+    ({"subject": 0.1, "peer": 0.4}, {"subject": 6, "peer": 3}),     # one in its turn is enough if it is long
+])
+def test_slow_calls_are_not_repeated(monkeypatch, seconds, calls):
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    slow = {name: Slow(took, clock) for name, took in seconds.items()}
+    row = measure.time_case(MATMUL, slow, 0.3)
+    assert {name: peer.calls for name, peer in slow.items()} == calls
+    assert row.seconds == pytest.approx(seconds)
+
+
 @pytest.mark.parametrize("dtype", SUITES["dtypes"].dtypes)
 def test_cases_in_every_dtype_are_right(dtype):
     with einjit.options(threads=1):
@@ -157,11 +185,80 @@ RESULT = report.Result(
 def test_a_report_shows_ratios_means_and_what_went_wrong(capsys, monkeypatch):
     monkeypatch.setattr(report, "show", lambda *table: print(report.plain_table(*table)))
     report.print_result(RESULT)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line.split() for line in printed]
     assert ["first", "500", "ms", "2.0", "GF/s", "0.50", "FMA", "1.00", "8.00°", "1.00", "numpy"] in lines
     assert ["matmul", "2", "0.50", "2.00", "1.00", "first", "2.00", "8.00"] in lines
-    assert "left out: pytblis (No module named 'pytblis')".split() in lines
-    assert "refused: jax on first, second: TypeError: no".split() in lines
+    assert "left out: pytblis (No module named 'pytblis')" in printed
+    assert "refused: jax on first, second: TypeError: no" in printed
+
+
+STRUGGLING = replace(RESULT, date="2026-01-03T00:00:00Z", options={"threads": 2}, rows=[
+    {**ROWS[0], "dtype": "float64", "seconds": {"einjit": 0.5, "einjit.compile": 0.1, "numpy": 0.4, "torch": 1.0}},
+    {**ROWS[1], "dtype": "float64", "seconds": {"einjit": 0.5, "numpy": 0.1, "torch": 0.25}, "wrong": {"numpy": 9.0}},
+    {**ROWS[0], "name": "third", "dtype": "float64", "seconds": {"numpy": 0.1}, "refused": {"einjit": "no"}},
+])
+LATENCY = report.Result(
+    "latency", "latency", RESULT.date, "einjit", {"threads": 1}, RESULT.machine, {}, {},
+    [{"name": "first compile: one", "seconds": 0.25, "cpu": 0.2}, {"name": "first compile: two", "seconds": 0.5,
+                                                                   "cpu": 0.4},
+     {"name": "import", "seconds": 0.04, "cpu": None}])
+
+
+def test_a_summary_has_means_leasts_and_the_cases_behind():
+    first, second = summary.summarise([RESULT, LATENCY, STRUGGLING])
+    assert (first.title, first.cases, first.at) == ("square float32", 2, "first")
+    assert (first.best, first.least, first.share) == pytest.approx((2.0, 1.0, 0.5))
+    assert first.peers == pytest.approx({"numpy": 2.0, "torch": 8.0}) and first.behind == ()
+    assert (second.title, second.cases, second.at) == ("square float64, 2 threads", 3, "second")
+    # A wrong result is no peer's, and a compiled handle is the subject's own.
+    assert (second.best, second.least) == pytest.approx((0.4 ** 0.5, 0.5))
+    assert second.peers == pytest.approx({"numpy": 0.8, "torch": 1.0})
+    assert [(case.case, case.peer) for case in second.behind] == [("second", "torch"), ("first", "numpy")]
+
+
+def test_the_latest_run_of_a_case_counts():
+    again = replace(RESULT, date="2026-02-01T00:00:00Z", rows=[{**ROWS[0], "seconds": {"einjit": 0.5, "numpy": 1.0}}])
+    for runs in ([RESULT, again], [again, RESULT]):
+        (standing,) = summary.summarise(runs)
+        assert (standing.cases, standing.best, standing.least) == pytest.approx((2, 8 ** 0.5, 2.0))
+
+
+def test_families_have_standings_of_their_own():
+    other = replace(RESULT, suite="tccg", options={"size": "16MB"}, rows=[{**ROWS[0], "family": "ccsd"}])
+    found = summary.families([RESULT, STRUGGLING, other])
+    assert {name: len(standings) for name, standings in found.items()} == {"square matmul": 2, "tccg 16MB ccsd": 1}
+
+
+def test_the_summary_as_markdown(tmp_path, capsys):
+    paths = [str(result.save(tmp_path)) for result in (RESULT, STRUGGLING, LATENCY)]
+    assert cli.main(["report", *paths, "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| suite | cases | share of limit | best peer | least | below 1 | numpy | torch |" in lines
+    assert "| square float32 | 2 | 0.50 | 2.00 | 1.00 | 0 | 2.00 | 8.00 |" in lines
+    assert "| first compile | 500 ms |" in lines
+    assert "- square float64, 2 threads, 2 of 3: second 0.5 (torch), first 0.8 (numpy)" in lines
+
+
+def test_all_is_every_suite_and_tccg_at_both_sizes():
+    runs = cli.wanted_runs(cli.parse(["all"]), SUITES)
+    assert {name for name, _ in runs} == {*SUITES, "latency"}
+    assert [size for name, size in runs if name == "tccg"] == ["16MB", "200MB"]
+    assert cli.wanted_runs(cli.parse(["tccg", "--size", "200MB"]), SUITES) == [("tccg", "200MB")]
+
+
+def test_a_run_of_everything_is_saved_summed_up_and_drawn(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(cli, "RESULTS", tmp_path)
+    monkeypatch.setattr(latency, "measure", lambda: [latency.Figure("import", 0.04, None)])
+    monkeypatch.setattr(machine, "measure_peaks", lambda threads: PEAKS)
+    arguments = ["all", "--subject", "numpy", "--peers", "np.einsum", "--dtype", "f32", "--shrink", "4",
+                 "--filter", "^ij,jk->ik (4x4x4|64x64x64)$|^matmul 50$", "--repeat-time", "0", "--save"]
+    assert cli.run(cli.parse(arguments)) == 0
+    saved = {re.sub(r"-\d{4}-.*", "", path.name) for path in tmp_path.glob("*.json")}
+    assert saved == {*SUITES, "latency", "tccg-16MB", "tccg-200MB"} - {"tccg"}
+    assert "small float32" in capsys.readouterr().out.split("summary: ")[1]
+    assert "small matmul" in (tmp_path / "chart.svg").read_text()
 
 
 def test_a_saved_result_reads_back(tmp_path):
@@ -183,6 +280,9 @@ def test_a_chart_is_drawn(tmp_path):
     assert chart.draw([RESULT], tmp_path / "chart.svg")
     assert "numpy" in (tmp_path / "chart.svg").read_text()
     assert not chart.draw([replace(RESULT, rows=[])], tmp_path / "none.svg")
+    assert chart.draw_families([RESULT, STRUGGLING], tmp_path / "many.svg")
+    assert "square matmul" in (tmp_path / "many.svg").read_text()
+    assert not chart.draw_families([LATENCY], tmp_path / "none.svg")
 
 
 def test_the_libraries_find_a_clean_environment(monkeypatch):

@@ -1,0 +1,163 @@
+"""What many runs come to: a line a suite, dtype and number of threads, for a terminal or as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from .peers import PEERS
+from .report import Result, best_ratio, duration, geometric_mean, groups, ratios, show
+
+NAMED = 4           # of the cases where a peer is faster, so many are named
+OWN = "einjit"      # a compiled handle is no peer of the library's own
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A case where `peer` is faster, and its time over the subject's."""
+
+    case: str
+    ratio: float
+    peer: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The subject beside its peers over one suite. `best` and `least`: geometric mean and least of the fastest
+    peer's time over the subject's; `share`: geometric mean of the share of the machine's limit; `peers`: each
+    one's geometric mean."""
+
+    suite: str
+    dtype: str
+    threads: int
+    cases: int
+    share: float
+    best: float
+    least: float
+    at: str
+    peers: dict[str, float] = field(default_factory=dict)
+    behind: tuple[Behind, ...] = ()
+
+    @property
+    def title(self) -> str:
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        return f"{self.suite} {self.dtype}{threads}"
+
+
+def summarise(results: Sequence[Result]) -> list[Standing]:
+    """Of several runs of a suite, the latest counts, case by case."""
+    found = (_standing(*key, cases) for key, cases in _latest(results).items())
+    return [standing for standing in found if standing]
+
+
+def _latest(results: Sequence[Result]) -> dict[tuple[str, str, int], list[tuple[Result, dict]]]:
+    """The cases of each suite, dtype and number of threads, with the run that each is of."""
+    latest: dict[tuple[str, str, int], dict[str, tuple[Result, dict]]] = {}
+    for result in sorted(results, key=lambda result: result.date):
+        if result.unit != "latency":
+            for row in result.rows:
+                key = (suite_of(result), row["dtype"], result.options.get("threads", 1))
+                latest.setdefault(key, {})[row["name"]] = (result, row)
+    return {key: list(cases.values()) for key, cases in latest.items()}
+
+
+def suite_of(result: Result) -> str:
+    """The suite with what else decides on its cases."""
+    options = result.options
+    parts = [result.suite, options.get("size") if result.suite == "tccg" else "",
+             "out=" if options.get("out") else "", "cold" if options.get("cold") else ""]
+    return " ".join(str(part) for part in parts if part)
+
+
+def _standing(suite: str, dtype: str, threads: int, cases: Sequence[tuple[Result, dict]]) -> Standing | None:
+    rated = [(best[1], best[0], row["name"]) for result, row in cases
+             if (best := best_ratio(row, result.subject, _own(result)))]
+    if not rated:
+        return None
+    shares = [row["least"] / own for result, row in cases if (own := row["seconds"].get(result.subject))]
+    peers: dict[str, list[float]] = {}
+    for result, row in cases:
+        for name, ratio in ratios(row, result.subject).items():
+            if name not in row["wrong"] and name not in _own(result):
+                peers.setdefault(name, []).append(ratio)
+    least, _, at = min(rated)
+    behind = tuple(Behind(case, ratio, peer) for ratio, peer, case in sorted(rated) if ratio < 1)
+    return Standing(suite, dtype, threads, len(cases), geometric_mean(shares), geometric_mean(r for r, *_ in rated),
+                    least, at, {name: geometric_mean(values) for name, values in peers.items()}, behind)
+
+
+def _own(result: Result) -> tuple[str, ...]:
+    return tuple(name for row in result.rows[:1] for name in row["seconds"]
+                 if result.subject.startswith(OWN) and name.startswith(OWN))
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+def print_summary(results: Sequence[Result]) -> None:
+    standings = summarise(results)
+    if standings:
+        show("summary: time of the peer / own time, geometric means", *_table(standings))
+    for standing in standings:
+        if standing.behind:
+            print(f"below 1 in {standing.title}: {_named(standing.behind, len(standing.behind))}")
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The same as Markdown: the standings, the latencies, and where a peer is faster."""
+    standings = summarise(results)
+    parts = [_markdown_table(*_table(standings))] if standings else []
+    figures = list(latencies(results))
+    if figures:
+        parts.append(_markdown_table(("latency", "at most"), figures))
+    behind = [f"- {standing.title}, {len(standing.behind)} of {standing.cases}: {_named(standing.behind, NAMED)}"
+              for standing in standings if standing.behind]
+    return "\n\n".join([*parts, *(["\n".join(behind)] if behind else [])])
+
+
+def latencies(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
+    """The longest of each kind of figure in the latest run."""
+    runs = [result for result in results if result.unit == "latency"]
+    if runs:
+        latest = max(runs, key=lambda result: result.date)
+        for kind, rows in groups(latest.rows, lambda row: row["name"].split(": ")[0]).items():
+            yield kind, duration(max(row["seconds"] for row in rows))
+
+
+def families(results: Sequence[Result]) -> dict[str, list[Standing]]:
+    """For each suite and family, the standing in each dtype."""
+    found: dict[str, list[Standing]] = {}
+    for (suite, dtype, threads), cases in _latest(results).items():
+        for family, members in _by_family(cases).items():
+            if standing := _standing(suite, dtype, threads, members):
+                found.setdefault(" ".join(dict.fromkeys(f"{suite} {family}".split())), []).append(standing)
+    return found
+
+
+def _by_family(cases: Sequence[tuple[Result, dict]]) -> dict[str, list[tuple[Result, dict]]]:
+    found: dict[str, list[tuple[Result, dict]]] = {}
+    for result, row in cases:
+        found.setdefault(row["family"], []).append((result, row))
+    return found
+
+
+def _table(standings: Sequence[Standing]) -> tuple[tuple[str, ...], list[list[str]]]:
+    found = dict.fromkeys(name for standing in standings for name in standing.peers)
+    names = [*(name for name in PEERS if name in found), *(name for name in found if name not in PEERS)]
+    head = ("suite", "cases", "share of limit", "best peer", "least", "below 1", *names)
+    return head, [_line(standing, names) for standing in standings]
+
+
+def _line(standing: Standing, names: Sequence[str]) -> list[str]:
+    each = (f"{standing.peers[name]:.2f}" if name in standing.peers else "-" for name in names)
+    return [standing.title, str(standing.cases), f"{standing.share:.2f}", f"{standing.best:.2f}",
+            f"{standing.least:.2f}", str(len(standing.behind)), *each]
+
+
+def _named(behind: Sequence[Behind], limit: int) -> str:
+    shown = ", ".join(f"{case.case} {case.ratio:.3g} ({case.peer})" for case in behind[:limit])
+    return shown + (", ..." if len(behind) > limit else "")
+
+
+def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
