@@ -124,6 +124,7 @@ def test_a_streamed_kernel_stores_past_the_caches_and_ends_with_a_fence():
 @pytest.mark.parametrize("equation,schedule,reason", [
     ("ij->i", (Stream(),), "partial sums over j are read again"),
     ("ij->ji", (Stream(),), "only along a vectorised label in which it is contiguous"),
+    ("ij->ji", (Fuse(("j", "i"), "V"), Split("V", 8), Vectorize("V", 8), Stream()), "along V, which is fused"),
     ("ij->ji", (Stream(), Stream()), "streamed already")])
 def test_streaming_is_refused_with_its_reason(equation, schedule, reason):
     with pytest.raises(ScheduleError, match=reason):
