@@ -49,6 +49,16 @@ def test_no_shape_is_negative():
         einjit.compile("i->", (-3,))
 
 
+@pytest.mark.parametrize("equation,shape", [("ijk->ik", (9, 8, 7)), ("ijk->kji", (4, 5, 6))])
+def test_an_output_whose_elements_share_memory(equation, shape):
+    """Its strides are all 0, of which the policy looked for the smallest that is not."""
+    a = np.arange(float(np.prod(shape))).reshape(shape)
+    expected = np.einsum(equation, a)
+    out = np.lib.stride_tricks.as_strided(np.zeros(1), expected.shape, (0,) * expected.ndim)
+    assert einjit.einsum(equation, a, out=out) is out
+    assert (out == expected.ravel()[-1]).all()
+
+
 class Forgetful(OrderedDict):
     """As when another thread clears all plans just after this one has found its own."""
 
