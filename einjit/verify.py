@@ -86,6 +86,9 @@ def _check_pack(nest: LoopNest, at: int, pack: Pack) -> None:
     tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
     last_serial = nest.nodes[len(nest.nodes) - len(tile) - 1]
     _refuse(last_serial != serial, f"the loop of {pack.serial} must be the one just outside the register tile")
+    sums = [loop.label for loop in tile if loop.kind is Kind.VECTOR and nest.label(loop.label).summed]
+    _refuse(bool(sums), f"the tile walks panels along {pack.serial} only where its lanes are kept apart; "
+            f"{', '.join(sums)} is vectorised and summed")
     _refuse(sum(p.tensor == pack.tensor for p in nest.packs) > 1, f"{pack.tensor} is packed twice")
 
 
@@ -101,3 +104,5 @@ def _check_stream(nest: LoopNest) -> None:
     vectors = [loop for loop in nest.loops if loop.kind is Kind.VECTOR]
     _refuse([loop.label for loop in vectors] != [nest.out.unit],
             "the output can be streamed only along a vectorised label in which it is contiguous")
+    _refuse(len(nest.label(nest.out.unit).members) > 1, f"the output cannot be streamed along {nest.out.unit}, which "
+            "is fused: a table of offsets cannot begin before it, where a cache line does")

@@ -11,7 +11,7 @@ import pytest
 import einjit
 from einjit import dispatch, planning
 from einjit.errors import BodyError, DtypeError, OperandError, ScheduleError
-from einjit.schedule import Fuse, Parallel, Reorder, Split, Unroll, Vectorize
+from einjit.schedule import Fuse, Pack, Parallel, Reorder, Split, Unroll, Vectorize
 from tests.subprocesses import run_code
 
 
@@ -47,6 +47,16 @@ def test_a_path_may_hold_integers_of_numpy():
 def test_no_shape_is_negative():
     with pytest.raises(OperandError, match=r"operand 0 is \(-3,\), neither an array nor a shape"):
         einjit.compile("i->", (-3,))
+
+
+@pytest.mark.parametrize("equation,shape", [("ijk->ik", (9, 8, 7)), ("ijk->kji", (4, 5, 6))])
+def test_an_output_whose_elements_share_memory(equation, shape):
+    """Its strides are all 0, of which the policy looked for the smallest that is not."""
+    a = np.arange(float(np.prod(shape))).reshape(shape)
+    expected = np.einsum(equation, a)
+    out = np.lib.stride_tricks.as_strided(np.zeros(1), expected.shape, (0,) * expected.ndim)
+    assert einjit.einsum(equation, a, out=out) is out
+    assert (out == expected.ravel()[-1]).all()
 
 
 class Forgetful(OrderedDict):
@@ -113,6 +123,15 @@ def test_a_schedule_is_of_one_nest_over_all_operands():
     assert kernel(*[np.full((6, 3), 2.0)] * 17).tolist() == [3 * 2.0**17] * 6
     with pytest.raises(OperandError, match="one loop nest takes at most 62 operands, not 63"):
         einjit.compile(",".join(["i"] * 63) + "->i", *[(6,)] * 63, schedule=())
+
+
+def test_panels_are_walked_in_registers_or_not_at_all():
+    """Where lanes are summed the loop over a panel's steps stays outside the tile, which read the first each time."""
+    a, b = np.ones((30, 20)), np.ones((20, 3))
+    schedule = (Split("i", 16), Split("i", 4), Split("j", 8), Reorder(("k", "i/16", "j/8", "i/4", "j", "i")),
+                Vectorize("i", 4), Pack("a", "j/8", "i", "j"))
+    with pytest.raises(ScheduleError, match="only where its lanes are kept apart; i is vectorised and summed"):
+        einjit.compile("ij,jk->", a, b, schedule=schedule)
 
 
 # -- bodies ----------------------------------------------------------------------------------------------

@@ -72,6 +72,15 @@ def test_results_for_any_strides(equation, cut):
     assert_close(einjit.compile(equation, *arrays)(*arrays), reference(equation, *arrays))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "complex128"])
+@pytest.mark.parametrize("rows", [8, 24])
+def test_squares_one_under_another(rows, dtype):
+    (array,) = operands("ij->ji", {"i": 35, "j": 70}, dtype)
+    squares = (Fuse(("i",), "V"), Fuse(("j",), "U"), Split("V", 8), Split("U", rows),
+               Reorder(("V/8", f"U/{rows}", "U", "V")), Unroll("U"), Vectorize("V", 8))
+    np.testing.assert_array_equal(einjit.compile("ij->ji", array, schedule=squares)(array), array.T)
+
+
 @pytest.mark.parametrize("dtype", ["int8", "float32", "complex64"])
 @pytest.mark.parametrize("rows,columns", [(8, 16), (17, 33), (5, 40), (40, 5), (100, 131)])
 @pytest.mark.parametrize("schedule", [None, SQUARES, (*SQUARES, Stream())], ids=["policy", "squares", "streamed"])
@@ -124,6 +133,7 @@ def test_a_streamed_kernel_stores_past_the_caches_and_ends_with_a_fence():
 @pytest.mark.parametrize("equation,schedule,reason", [
     ("ij->i", (Stream(),), "partial sums over j are read again"),
     ("ij->ji", (Stream(),), "only along a vectorised label in which it is contiguous"),
+    ("ij->ji", (Fuse(("j", "i"), "V"), Split("V", 8), Vectorize("V", 8), Stream()), "along V, which is fused"),
     ("ij->ji", (Stream(), Stream()), "streamed already")])
 def test_streaming_is_refused_with_its_reason(equation, schedule, reason):
     with pytest.raises(ScheduleError, match=reason):

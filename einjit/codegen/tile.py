@@ -62,7 +62,7 @@ class _Tile:
 
     def _unrolled_offsets(self, t: TileTensor) -> dict[tuple[int, ...], ir.Value]:
         """Byte offset of a tensor for each unrolled position, the axes it lacks held at 0."""
-        b, part_bytes = self.builder, Element.of(t.dtype).part_bytes
+        b, element = self.builder, Element.of(t.dtype)
         axes = []
         for axis, (width, mode) in enumerate(zip(self.spec.widths, t.unrolled)):
             left = self.args[f"u{axis}.left"]
@@ -76,8 +76,8 @@ class _Tile:
                     inside = not i or self._inside(f"u{axis}", i + 1)
                     at = I64(i) if inside is True else b.select(inside, I64(i), last)
                     entries.append(b.mul(at, self.args[key]))
-                else:
-                    entries.append(I64(i * part_bytes))     # packed, or not moving at all
+                else:       # not moving at all, contiguous, or packed: panels hold the parts of elements apart
+                    entries.append(I64(i * (element.part_bytes if mode == PACKED else element.itemsize)))
             axes.append(entries)
         offsets = {}
         for position in product(*(range(len(entries)) for entries in axes)):

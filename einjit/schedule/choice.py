@@ -43,8 +43,9 @@ def by_stride(c: Contraction, group: Sequence[Dimension], tensor: int,
 
 def by_either_stride(group: Sequence[Dimension], tensors: Sequence[int]) -> tuple[Dimension, ...]:
     """Slowest first by the smallest stride in any of the tensors: neighbours in each are walked soon after
-    one another, so that the lines and pages of all serve while the caches hold them."""
-    return tuple(sorted(group, key=lambda d: -min(abs(d.strides[t]) for t in tensors if d.strides[t])))
+    one another, so that the lines and pages of all serve while the caches hold them. One that moves in none of
+    them (the caller's output may repeat elements) comes last."""
+    return tuple(sorted(group, key=lambda d: -min((abs(d.strides[t]) for t in tensors if d.strides[t]), default=0)))
 
 
 def names(group: Sequence[Dimension]) -> tuple[str, ...]:
