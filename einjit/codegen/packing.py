@@ -148,8 +148,9 @@ class _Packer:
 
     @property
     def side(self) -> int:
-        """Steps read at once from each row: a cache line of them, 16 at most, and whole squares."""
-        return max(self.group, min(16, LINE // self.source.itemsize))
+        """Steps read at once from each row: 8, which is half a cache line of float32 (a whole one would make the
+        code that much longer to compile), and whole squares."""
+        return max(self.group, min(8, LINE // self.source.itemsize))
 
     def transpose(self, destination, base, rows, steps, count) -> None:
         """By squares where steps lie together, else element by element."""
