@@ -20,7 +20,7 @@ from .peers import Call, Peer
 TURN = 0.01  # seconds a peer runs before it is the next one's turn
 SAMPLE = 5e-5  # shorter calls are timed many at a time, for at least this long
 SLOW = 2.0  # a peer whose single call takes longer is not asked again
-FAR_BEHIND = 2.0  # nor, after its very first call, one that was slow and took so many times the best one's time
+FAR_BEHIND = 1.5  # nor, after its very first call, one that was slow and took so many times the best one's time
 SETTLE = 0.002  # with threads: until another library's idle threads stop spinning
 COLD_BYTES = 128 * 2**20
 

@@ -32,7 +32,7 @@ class Peer(ABC):
     name: str
     package: str
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int) -> None:  # noqa: B027 - some have nothing to do
         """Pin the library to `threads` threads, beyond what the environment did before its import."""
 
     @abstractmethod
