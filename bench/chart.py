@@ -78,7 +78,7 @@ def draw_families(results: Sequence[Result], path: Path) -> bool:
     axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles))
-    axis.legend(once.values(), once.keys(), fontsize=7, loc="lower right", frameon=False)
+    axis.legend(once.values(), once.keys(), fontsize=7, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return True

@@ -192,7 +192,7 @@ def describe() -> dict[str, object]:
 
     return {
         "cpu": _cpu_model(), "llvm_cpu": llvm.get_host_cpu_name(), "cores": os.cpu_count(),
-        "caches": {name: size for name, size in caches()}, "system": platform.platform(),
+        "caches": dict(caches()), "system": platform.platform(),
         "python": platform.python_version(), "versions": _versions(), "blas": _blas(), "commit": _commit(),
     }
 

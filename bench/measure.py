@@ -20,7 +20,9 @@ from .peers import Call, Peer
 TURN = 0.01  # seconds a peer runs before it is the next one's turn
 SAMPLE = 5e-5  # shorter calls are timed many at a time, for at least this long
 SLOW = 2.0  # a peer whose single call takes longer is not asked again
-FAR_BEHIND = 2.0  # nor, after its very first call, one that was slow and took so many times the best one's time
+# Nor is one, after its very first call, that took so many seconds and so many times the best one's time. Where a
+# first call compiles, it must be so long that this hardly shows.
+BEHIND, FAR_BEHIND = (SLOW, 1.5), (0.2, 10.0)
 SETTLE = 0.002  # with threads: until another library's idle threads stop spinning
 COLD_BYTES = 128 * 2**20
 
@@ -95,11 +97,16 @@ def _checked(row: Row, name: str, peer: Peer, operands: list[np.ndarray], out: n
     if not result.flags.c_contiguous:
         row.strided.append(name)
     runner = Runner(name, call)
-    if first > max(SLOW, FAR_BEHIND * best):
+    if _is_behind(first, best, peer.compiles):
         runner.best, runner.finished = first, True
     else:
         _calibrate(runner)
     return runner
+
+
+def _is_behind(first: float, best: float, compiles: bool) -> bool:
+    limits = [BEHIND] if compiles else [BEHIND, FAR_BEHIND]
+    return any(first > seconds and first > times * best for seconds, times in limits)
 
 
 def _calibrate(runner: Runner) -> None:

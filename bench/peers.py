@@ -27,12 +27,14 @@ class TooSlow(Exception):
 
 
 class Peer(ABC):
-    """Constructing one imports its library, and raises ImportError where that is missing."""
+    """Constructing one imports its library, and raises ImportError where that is missing. `compiles`: whether the
+    first call of a case takes longer than the others."""
 
     name: str
     package: str
+    compiles = False
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int) -> None:  # noqa: B027 - some have nothing to do
         """Pin the library to `threads` threads, beyond what the environment did before its import."""
 
     @abstractmethod
@@ -142,7 +144,7 @@ class Torch(Peer):
 class Jax(Peer):
     """Jitted for the case, operands on the device before; its arrays cannot be written into."""
 
-    name, package = "jax", "jax"
+    name, package, compiles = "jax", "jax", True
 
     def __init__(self, threads: int) -> None:
         import jax
@@ -180,7 +182,7 @@ class Tblis(Peer):
 class Einjit(Peer):
     """`einjit.einsum`; nothing that can be compiled is handed to NumPy."""
 
-    name, package = "einjit", "einjit"
+    name, package, compiles = "einjit", "einjit", True
 
     def __init__(self, threads: int) -> None:
         import einjit

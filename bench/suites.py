@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from itertools import permutations, product
 from math import prod
 from pathlib import Path
@@ -81,7 +81,7 @@ def small(dtype: str, size: str) -> Iterable[Case]:
 
 # -- contractions ----------------------------------------------------------------------------------------
 
-@lru_cache(maxsize=None)
+@cache
 def tccg_entries() -> tuple[dict, ...]:
     """TCCG's 48 contractions (Springer and Bientinesi), row-major, with the extents of each variant."""
     return tuple(json.loads((Path(__file__).parent / "tccg.json").read_text()))

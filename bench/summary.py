@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 
 from .peers import PEERS
 from .report import Result, best_ratio, duration, geometric_mean, groups, ratios, show
@@ -24,8 +25,8 @@ class Behind:
 @dataclass(frozen=True)
 class Standing:
     """The subject beside its peers over one suite. `best` and `least`: geometric mean and least of the fastest
-    peer's time over the subject's; `share`: geometric mean of the share of the machine's limit; `peers`: each
-    one's geometric mean."""
+    peer's time over the subject's; `share`: geometric mean of the share of the machine's limit, nan where only
+    time counts; `peers`: each one's geometric mean."""
 
     suite: str
     dtype: str
@@ -74,7 +75,8 @@ def _standing(suite: str, dtype: str, threads: int, cases: Sequence[tuple[Result
              if (best := best_ratio(row, result.subject, _own(result)))]
     if not rated:
         return None
-    shares = [row["least"] / own for result, row in cases if (own := row["seconds"].get(result.subject))]
+    shares = [row["least"] / own for result, row in cases
+              if result.unit == "rate" and (own := row["seconds"].get(result.subject))]
     peers: dict[str, list[float]] = {}
     for result, row in cases:
         for name, ratio in ratios(row, result.subject).items():
@@ -149,7 +151,8 @@ def _table(standings: Sequence[Standing]) -> tuple[tuple[str, ...], list[list[st
 
 def _line(standing: Standing, names: Sequence[str]) -> list[str]:
     each = (f"{standing.peers[name]:.2f}" if name in standing.peers else "-" for name in names)
-    return [standing.title, str(standing.cases), f"{standing.share:.2f}", f"{standing.best:.2f}",
+    share = "-" if isnan(standing.share) else f"{standing.share:.2f}"
+    return [standing.title, str(standing.cases), share, f"{standing.best:.2f}",
             f"{standing.least:.2f}", str(len(standing.behind)), *each]
 
 

@@ -119,6 +119,7 @@ class Slow(peers.NumPy):
     ({"subject": 3.0, "peer": 3.5}, {"subject": 2, "peer": 2}),     # slow ones: to check, and to time
     ({"subject": 1.0, "peer": 9.0}, {"subject": 3, "peer": 1}),     # far behind: the check has to do
     ({"subject": 0.1, "peer": 0.4}, {"subject": 6, "peer": 3}),     # one in its turn is enough if it is long
+    ({"subject": 0.1, "peer": 1.5}, {"subject": 6, "peer": 1}),     # very far behind
 ])
 def test_slow_calls_are_not_repeated(monkeypatch, seconds, calls):
     clock = [0.0]
