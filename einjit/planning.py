@@ -100,7 +100,8 @@ def _types_of_body(p: Problem, dtypes: list[np.dtype]) -> Types:
     try:
         with np.errstate(all="ignore"):     # of ones: their values mean nothing
             result = np.asarray(evaluate(p.body, [np.ones((), d)[()] for d in dtypes])).dtype
-            compute = working_dtype(p.body, dtypes)
+            # NumPy has no common type for bfloat16 and Python's integers, which constants are.
+            compute = working_dtype(p.body, [_accumulator(d) for d in dtypes])
     except (TypeError, OverflowError) as error:
         names = ", ".join(map(str, dtypes))
         raise DtypeError(f"'{p.body}' is not defined for {names}: {error}", text=p.text, shapes=p.shapes,

@@ -151,6 +151,26 @@ def test_bfloat16_in_other_shapes_of_calls():
     np.testing.assert_array_equal(bits(einjit.einsum("ij,jk->ik", square, square, out=square)), bits(expected))
 
 
+@einjit.jit("i->i")
+def clipped(a):
+    return a if a > 2.5 else 0
+
+
+@einjit.jit("i->i")
+def counted(a):
+    return (a > 1) * a
+
+
+@pytest.mark.parametrize("body", [clipped, counted])
+@pytest.mark.parametrize("dtype", SMALL_FLOATS)
+def test_bodies_may_have_constants_beside_comparisons(body, dtype):
+    """NumPy has no common type for bfloat16 and Python's integers."""
+    a = np.arange(5).astype(dtype_of(dtype))
+    result = body(a)
+    assert result.dtype == a.dtype
+    assert result.astype(float).tolist() == ([0, 0, 0, 3, 4] if body is clipped else [0, 0, 2, 3, 4])
+
+
 def test_bfloat16_is_not_left_to_numpy_when_tiny():
     a = np.ones((2, 2), bfloat16())
     with einjit.options(handover="tiny"):
