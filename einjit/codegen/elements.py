@@ -181,6 +181,11 @@ def lane_mask(builder, first: int, lanes: int, valid: ir.Value) -> ir.Value:
     return builder.icmp_signed("<", positions, splat(builder, valid, lanes))
 
 
+def lesser(builder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The smaller of two signed integers."""
+    return builder.select(builder.icmp_signed("<", x, y), x, y)
+
+
 def select(builder, mask, yes: Lanes, no: Lanes) -> Lanes:
     return Lanes(tuple(builder.select(mask, a, b) for a, b in zip(yes.parts, no.parts)), yes.lanes)
 
