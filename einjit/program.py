@@ -16,23 +16,24 @@ import numpy as np
 from . import parallel
 from .compiler import CompiledStep
 from .contraction import Layout
-from .ir import Kind
-from .launch import STACK_WORKSPACE, launcher, record
+from .ir import Kind, Label, LoopNest
+from .launch import STACK_WORKSPACE, byte_bounds, launcher, record
 from .params import parameters, tile_width
 
 GIL_WORK = 20_000           # points of the iteration space from which on the GIL is released
-THREAD_WORK = 2_000_000     # and from which on threads share the work: some 100 us of it
+THREAD_WORK = 3_000_000     # and from which on threads share the work: some 50 us of it at the least
+OWN_OUTPUT = 1 << 20        # bytes of an output, at most, that threads have each for themselves
 
 
 class BoundStep:
     """A compiled step for given layouts: `run(out, inputs)`; `run` is the launcher itself where it can be."""
 
     def __init__(self, step: CompiledStep, out: Layout, inputs: Sequence[Layout], threads: int):
-        self.step = step
+        self.step, self.out = step, out
         layouts = (out, *inputs)
         slots = (0, *(1 + step.contraction.operands.index(i) for i in range(len(inputs))))
         work = step.contraction.work
-        ranges = _shares(step, threads) if work >= THREAD_WORK and threads > 1 else [{}]
+        ranges = _shares(step, out, threads) if work >= THREAD_WORK and threads > 1 else [{}]
         blocks = [parameters(step.nest, step.contraction, step.source.words, r) for r in ranges]
         self.workspace = max(b.workspace for b in blocks)
         if self.workspace <= STACK_WORKSPACE:
@@ -43,7 +44,7 @@ class BoundStep:
         # With threads, the arrays are checked once, before any thread starts.
         self.check = launcher(record(0, blocks[0].words, layouts, slots, False, False), keep=blocks[0])
         if len(blocks) > 1:
-            self.run = self._run_threads
+            self.run = self._run_sums if _shared_loop(step.nest).summed else self._run_threads
         elif self.workspace:
             self.run = self._run_with_workspace
         else:
@@ -62,22 +63,49 @@ class BoundStep:
         parallel.run([partial(self._share, launch, arrays) for launch in self.launchers])
         return None
 
+    def _run_sums(self, out, *inputs):
+        """Each thread but the first adds up its share of the sums in an output of its own."""
+        if self.check(out, *inputs) is NotImplemented:
+            return NotImplemented
+        outs = [out, *(_like(self.out) for _ in self.launchers[1:])]
+        parallel.run([partial(self._share, launch, (o, *inputs)) for launch, o in zip(self.launchers, outs)])
+        for other in outs[1:]:
+            np.add(out, other, out=out)
+        return None
+
     def _share(self, launch, arrays) -> None:
         if self.workspace:
             arrays = (*arrays, scratch(self.workspace))
         launch(*arrays)
 
 
-def _shares(step: CompiledStep, threads: int) -> list[dict[str, tuple[int, int]]]:
+def _shared_loop(nest: LoopNest) -> Label | None:
+    """The label whose outermost loop threads share."""
+    return next((nest.label(loop.label) for loop in nest.loops if loop.kind is Kind.PARALLEL), None)
+
+
+def _shares(step: CompiledStep, out: Layout, threads: int) -> list[dict[str, tuple[int, int]]]:
     """Ranges of the parallel label, one a thread, in whole register tiles."""
-    loop = next((lp for lp in step.nest.loops if lp.kind is Kind.PARALLEL), None)
-    if loop is None:
+    label = _shared_loop(step.nest)
+    if label is None or (label.summed and not _can_be_repeated(step, out)):
         return [{}]
-    extent, width = step.nest.label(loop.label).extent, tile_width(step.nest, loop.label)
-    tiles = -(-extent // width)
+    width = tile_width(step.nest, label.name)
+    tiles = -(-label.extent // width)
     count = min(threads, tiles)
-    ends = [min(extent, tiles * (i + 1) // count * width) for i in range(count)]
-    return [{loop.label: (start, end)} for start, end in zip([0, *ends], ends)]
+    ends = [min(label.extent, tiles * (i + 1) // count * width) for i in range(count)]
+    return [{label.name: (start, end)} for start, end in zip([0, *ends], ends)]
+
+
+def _can_be_repeated(step: CompiledStep, out: Layout) -> bool:
+    """Whether every thread may have an output of its own: a small one, of sums that are not rounded yet."""
+    low, high = byte_bounds(out)
+    return high - low <= OWN_OUTPUT and step.contraction.accumulator == out.dtype
+
+
+def _like(layout: Layout) -> np.ndarray:
+    """A new array with this layout's strides, whatever they are."""
+    low, high = byte_bounds(layout)
+    return np.ndarray(layout.shape, layout.dtype, np.empty(high - low, np.uint8), -low, layout.strides)
 
 
 _scratch = threading.local()

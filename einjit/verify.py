@@ -90,8 +90,6 @@ def _check_pack(nest: LoopNest, at: int, pack: Pack) -> None:
 
 
 def _check_parallel(nest: LoopNest, loop: Loop) -> None:
-    _refuse(nest.label(loop.label).summed, f"loop {loop.name} cannot be parallel: {loop.label} is summed, "
-            "and two threads would add to the same elements of the output")
     _refuse(nest.loops_of(loop.label)[0] != loop, f"loop {loop.name} cannot be parallel: only the outermost "
             f"loop of a label can")
     _refuse(sum(other.kind is Kind.PARALLEL for other in nest.loops) > 1, "only one loop can be parallel")

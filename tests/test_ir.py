@@ -161,8 +161,6 @@ REFUSED = [
      around(*BLOCKS, PACK_B, Loop("M", 6), Loop("K", 1), Loop("N", 4), Loop("M", 2), *TILE),
      "the loop of K must be the one just outside the register tile"),
     ("packed twice", around(*BLOCKS, PACK_B, PACK_B, *INNER, *TILE), "b is packed twice"),
-    ("a parallel sum", (Loop("K", 1, PARALLEL), Loop("B", 1), Loop("M", 1), Loop("N", 1)),
-     "loop K cannot be parallel: K is summed, and two threads would add to the same elements of the output"),
     ("parallel inside", (Loop("B", 2), Loop("B", 1, PARALLEL), Loop("M", 1), Loop("N", 1), Loop("K", 1)),
      "loop B cannot be parallel: only the outermost loop of a label can"),
     ("two parallel loops", around(Loop("M", 1, PARALLEL), Loop("N", 1), Loop("K", 1)),

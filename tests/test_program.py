@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import einjit
 from einjit import program
+from einjit.contraction import Layout
 from einjit.ir import Kind
 from einjit.params import tile_width
 from einjit.program import Program, allocator, scratch
@@ -42,7 +43,9 @@ def test_shares_are_whole_tiles_and_together_everything(equation, extents, row, 
     size = dict(zip("bijk", extents))
     terms = equation.split("->")[0].split(",")
     nest = nest_of(equation, [tuple(size[label] for label in term) for term in terms], row=row)
-    shares = program._shares(SimpleNamespace(nest=nest), threads)
+    out = Layout.contiguous([size[label] for label in equation.split("->")[1]], nest.out.dtype)
+    step = SimpleNamespace(nest=nest, contraction=SimpleNamespace(accumulator=nest.accumulator))
+    shares = program._shares(step, out, threads)
     shared = [loop.label for loop in nest.loops if loop.kind is Kind.PARALLEL]
     if not shared:
         assert shares == [{}]       # one thread does everything
@@ -60,8 +63,11 @@ def test_shares_are_whole_tiles_and_together_everything(equation, extents, row, 
 
 COLUMNS = Case("column sums", "ij->j", ((37, 530),))
 VECMAT = Case("vecmat", "i,ij->j", ((41,), (41, 267)))        # more columns than one tile has
-SHARED = (PACKED, BATCHED, COLUMNS, VECMAT, *(case for case in EVERYDAY if case.name in (
-    "row_sums", "transpose", "matvec", "matmul", "outer", "batched_matmul", "mttkrp")))
+EVERYDAY_SHARED = tuple(case for case in EVERYDAY if case.name in (
+    "row_sums", "transpose", "matvec", "matmul", "outer", "batched_matmul"))
+SHARED = (PACKED, BATCHED, *EVERYDAY_SHARED)
+SHARED_SUMS = (COLUMNS, VECMAT, Case("sum", "ij->", ((37, 530),)), Case("inner", "ij,ij->", ((37, 530),) * 2),
+               Case("middle", "ijk->j", ((9, 17, 530),)), Case("last", "ijk->k", ((40, 9, 20),)))
 
 
 @pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
@@ -90,15 +96,38 @@ def test_each_thread_writes_its_share_alone(case, monkeypatch):
     assert np.all(writers == 1)
 
 
-def test_a_sum_of_everything_is_not_shared(monkeypatch):
+@pytest.mark.parametrize("case", SHARED_SUMS, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", ["float64", "complex64", "int8", "bool"])
+@pytest.mark.parametrize("lay", [lambda x: x, lambda x: np.repeat(x, 2, -1)[..., ::2] if x.ndim else x,
+                                 lambda x: x[::-1].copy()[::-1] if x.ndim else x], ids=["rows", "apart", "backwards"])
+def test_threads_add_up_their_shares(case, dtype, lay, monkeypatch):
     monkeypatch.setattr(program, "THREAD_WORK", 1)
-    whole = made("ij->", numbers(37, 53), threads=4)
-    assert whole.steps[0].bound.threads == 1
+    operands = case.arrays(dtype)
+    expected = reference(case.equation, *operands)
+    out = lay(np.full(expected.value.shape, 77).astype(dtype))
+    kernel = einjit.compile(case.equation, *operands)
+    with einjit.options(threads=3):
+        call = einjit.compile(case.equation, *operands)
+        assert einjit.einsum(case.equation, *operands, out=out) is out
+    loop = next(loop for loop in kernel.nest.loops if loop.kind is Kind.PARALLEL)
+    assert kernel.nest.label(loop.label).summed
+    assert call.steps[0].contraction == kernel.steps[0].contraction
+    assert_close(out, expected)
+
+
+def test_sums_are_shared_where_every_thread_can_have_an_output(monkeypatch):
+    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    assert made("ij->j", numbers(37, 530), threads=3).steps[0].bound.threads == 3
+    assert made("ij->j", numbers(500, 20), threads=3).steps[0].bound.threads == 3
+    half = made("ij->j", numbers(500, 20).astype("f2"), threads=3)      # shares of it would be rounded one by one
+    assert half.dtype == "f2" and half.steps[0].bound.threads == 1
+    monkeypatch.setattr(program, "OWN_OUTPUT", 1000)
+    assert made("ij->j", numbers(37, 530), threads=3).steps[0].bound.threads == 1
 
 
 def test_work_that_is_not_worth_it_is_not_shared():
     assert made("ij->i", numbers(37, 53), threads=4).steps[0].bound.threads == 1
-    large = np.broadcast_to(1.0, (2000, 1000))
+    large = np.broadcast_to(1.0, (3000, 1000))
     assert made("ij->i", large, threads=4).steps[0].bound.threads == 4
 
 

@@ -133,8 +133,6 @@ def test_a_schedule_by_hand_compiles():
      "loop m walks a table of offsets, which a loop over blocks must fill: split it first"),
     ((Split("k", 6), Vectorize("k", 3)), "3 lanes: must be a power of two"),
     ((Split("k", 6), Reorder(("i", "j", "k/6", "k")), Vectorize("k", 4)), "4 lanes do not divide the block of 6 k"),
-    ((Parallel("j"),), "loop j cannot be parallel: j is summed, "
-                       "and two threads would add to the same elements of the output"),
     ((Reorder(("i", "j")),), "the order must name each loop once: i, k, j; it names i, j"),
     ((Pack("out", "i", "i", "j"),), "there is no input out"),
     ((Split("k", 4), Unroll("k")), "unrolled and vectorised loops must be the innermost ones, with nothing between them"),

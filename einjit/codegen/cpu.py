@@ -85,7 +85,7 @@ def absorbed(nest: LoopNest) -> Loop | None:
         return None
     loop, vector = outside[-1], next((n for n in nest.loops if n.kind is Kind.VECTOR), None)
     label = nest.label(loop.label)
-    if not label.summed or loop.kind is not Kind.SERIAL:
+    if not label.summed:
         return None
     if is_tabled(nest, label) and loop is nest.loops_of(label.name)[0]:
         return None     # tables are filled by the outermost loop of a label, which must then be one

@@ -22,29 +22,33 @@ class Placed:
     """Dimensions as labels of the tile: the transformations that make them so, the loops over their blocks from
     the outside in, and the labels that the tile holds whole, which need no such loops."""
 
-    dimensions: tuple[Dimension, ...] = ()
+    labels: tuple[tuple[str, Dimension], ...] = ()
     opts: tuple[Opt, ...] = ()
     loops: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
 
     def __add__(self, other: Placed) -> Placed:
-        return Placed(self.dimensions + other.dimensions, self.opts + other.opts, self.loops + other.loops,
+        return Placed(self.labels + other.labels, self.opts + other.opts, self.loops + other.loops,
                       self.whole + other.whole)
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        return tuple(d for _, d in self.labels)
 
 
 def walked(name: str, d: Dimension) -> Placed:
     """A dimension in steps of 1."""
-    return Placed((d,), (Fuse((d.name,), name),), (name,))
+    return Placed(((name, d),), (Fuse((d.name,), name),), (name,))
 
 
 def held_whole(name: str, d: Dimension) -> Placed:
-    return Placed((d,), (Fuse((d.name,), name),), whole=(name,))
+    return Placed(((name, d),), (Fuse((d.name,), name),), whole=(name,))
 
 
 def in_blocks(name: str, d: Dimension, *steps: int) -> Placed:
     """A dimension in blocks of blocks, the tile's the last; of the others those that are shorter than it."""
     steps = (*(step for step in steps[:-1] if step < d.extent), steps[-1])
-    return Placed((d,), (Fuse((d.name,), name), *(Split(name, step) for step in steps)),
+    return Placed(((name, d),), (Fuse((d.name,), name), *(Split(name, step) for step in steps)),
                   tuple(f"{name}/{step}" for step in steps))
 
 
@@ -89,19 +93,20 @@ class Draft:
 
 def finished(p: Problem, draft: Draft) -> Schedule:
     """The draft with what is left fused into outer loops, and the order of all fixed."""
-    groups = _outer_groups(p, draft)
+    outer = _outer_groups(p, draft)
     opts, order = list(draft.placed.opts), []
-    for name, group in groups.items():
+    for name, group in outer.items():
         fusing, loops = _fused(name, group)
         opts += fusing
         order += [*loops, *(draft.outermost if name == "O" else ())]
-    opts.append(Reorder((*order, *draft.loops)))
+    order += draft.loops
+    opts.append(Reorder(tuple(order)))
     opts += [Unroll(name) for name in draft.loops if _is_unrolled(name, draft)]
     if draft.lanes:
         opts.append(Vectorize("V", draft.lanes))
     if draft.past_caches:
         opts.append(Stream())
-    shared = _shared(p, draft, groups)
+    shared = _shared_sum(p, draft, outer, order) or _shared(draft, outer)
     return (*opts, Parallel(shared)) if shared else tuple(opts)
 
 
@@ -132,14 +137,23 @@ def _is_unrolled(name: str, draft: Draft) -> bool:
     return name != "V" and (blocked or name in draft.placed.whole)
 
 
-def _shared(p: Problem, draft: Draft, groups: Mapping[str, Sequence[Dimension]]) -> str:
+def _shared_sum(p: Problem, draft: Draft, outer: Mapping[str, Sequence[Dimension]], order: Sequence[str]) -> str:
+    """The label of the outermost loop that is one, if it is summed and the output so small that every thread
+    can have its own: each reads one part of the inputs in the order of memory, where columns would be parts
+    of every row."""
+    if p.size(0) > 2 * p.cpu.l1.size:
+        return ""
+    groups = {**outer, **{name: (d,) for name, d in draft.placed.labels}}
+    for loop in order:
+        label, _, step = loop.partition("/")
+        if extent(groups[label]) > int(step or 1):
+            return label if groups[label][0].summed and label not in draft.placed.whole else ""
+    return ""
+
+
+def _shared(draft: Draft, outer: Mapping[str, Sequence[Dimension]]) -> str:
     """The label that threads share: the kept one with the most positions."""
-    extents = {}
-    for opt in draft.placed.opts:
-        if isinstance(opt, Fuse) and opt.name not in draft.placed.whole:
-            group = [p.c.dimension(name) for name in opt.labels]
-            if not group[0].summed:
-                extents[opt.name] = extent(group)
+    extents = {name: d.extent for name, d in draft.placed.labels if name not in draft.placed.whole and not d.summed}
     # Whole outer iterations are the better share.
-    extents |= {name: 4 * extent(groups[name]) for name in ("O", "I") if groups[name]}
+    extents |= {name: 4 * extent(outer[name]) for name in ("O", "I") if outer[name]}
     return max(extents, key=extents.__getitem__, default="")

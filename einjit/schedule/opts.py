@@ -29,6 +29,7 @@ class Fuse:
         for label in self.labels:
             _require(label in {lb.name for lb in nest.labels}, f"there is no label {label}")
             _require(len(nest.loops_of(label)) == 1, f"label {label} is split already: fuse first")
+        _require(not nest.packs, "labels around a pack cannot be fused: fuse first, then pack")
         group = [nest.label(label) for label in self.labels]
         _require(bool(group) and len(set(self.labels)) == len(group), "a label to fuse is named twice, or none is")
         _require(len({lb.summed for lb in group}) == 1,
@@ -115,7 +116,8 @@ class Vectorize:
 
 @dataclass(frozen=True)
 class Parallel:
-    """Let threads share a label's outermost loop."""
+    """Let threads share a label's outermost loop. Where that is summed, each thread adds up its share in an
+    output of its own, and these are added in the end: for outputs that are small."""
 
     label: str
 
