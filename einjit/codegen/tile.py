@@ -19,12 +19,13 @@ from numba.extending import intrinsic
 
 from . import elements as el
 from .arith import accumulate, combine, horizontals
-from .elements import I64, Element, Lanes
+from .elements import Element, Lanes
 from .specs import AFFINE, UNIT, TileSpec
 from .tile_operands import Operand
 from .tile_output import Output
 from .tile_places import Places, Position
 from .tile_totals import Totals, Values
+from .vectors import I64
 
 
 @cache

@@ -4,12 +4,13 @@ from __future__ import annotations
 from llvmlite import ir
 
 from . import elements as el
-from .elements import I64, Element, Lanes
+from .elements import Element, Lanes
 from .memory import table_entry
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileTensor
 from .tile_places import Places, Position
 from .tile_totals import Slot, Values
 from .transpose import transposed
+from .vectors import I64, lane_mask
 
 
 class Operand:
@@ -75,7 +76,7 @@ class Operand:
             if position[axis] % lanes:
                 continue        # its line is in the square of an earlier position
             start = self._start(offset, position)
-            mask = None if end is None else el.lane_mask(self.builder, position[axis], lanes, end)
+            mask = None if end is None else lane_mask(self.builder, position[axis], lanes, end)
             for j in range(self.spec.vectors):
                 for i, line in enumerate(self._square(start, rows[j], mask), position[axis]):
                     if end is not None and i:

@@ -11,13 +11,14 @@ from llvmlite import ir
 
 from . import elements as el
 from .arith import combine, identity
-from .elements import I64, Element, Lanes
+from .elements import Element, Lanes
 from .irloops import branch, choose, counted
 from .memory import table_entry
 from .runs import Runs, is_run, load_runs, store_runs, two_runs
 from .specs import TABLE, UNIT
 from .tile_places import Places, Position
 from .tile_totals import Slot, Totals, Values
+from .vectors import I1, I8, I64, LINE, lesser
 
 
 class Output:
@@ -52,7 +53,7 @@ class Output:
         """Ask for the output's rows while the long loop over packed panels runs."""
         for row in self.totals.rows:
             start = self._vector((row, 0))
-            for line in range(0, self.spec.width * self.stored.itemsize, el.LINE):
+            for line in range(0, self.spec.width * self.stored.itemsize, LINE):
                 el.prefetch(self.builder, self.builder.add(start, I64(line)), writing=True)
 
     # -- one element a row: the vector label is summed -----------------------------------------------
@@ -134,7 +135,7 @@ class Output:
         b, rows = self.builder, I64(0)
         for row in self.totals.rows:
             rows = b.or_(rows, self._vector((row, 0)))
-        boundary = min(el.LINE, self.spec.lanes * self.stored.itemsize)
+        boundary = min(LINE, self.spec.lanes * self.stored.itemsize)
         return b.icmp_signed("==", b.and_(rows, I64(boundary - 1)), I64(0))
 
     def _stream(self, totals: Values) -> None:
@@ -177,7 +178,7 @@ class Output:
 
     def _runs(self) -> tuple[list[Runs], ir.Value]:
         """The columns, vector by vector, and whether each is at most two runs."""
-        b, lanes, sound, found = self.builder, self.spec.lanes, el.I1(1), []
+        b, lanes, sound, found = self.builder, self.spec.lanes, I1(1), []
         for j in range(self.spec.vectors):
             runs = two_runs(b, b.add(self._columns, I64(8 * j * lanes)), lanes, self.stored.itemsize)
             sound = b.and_(sound, runs.sound)
@@ -221,7 +222,7 @@ class Output:
                 visit(row, offset, at)
             return []
 
-        columns = el.lesser(self.builder, self.places.left, I64(self.spec.width))
+        columns = lesser(self.builder, self.places.left, I64(self.spec.width))
         counted(self.builder, I64(0), columns, 1, [], column)
 
 
@@ -232,7 +233,7 @@ class _Copy:
         self.builder, self.slots, self.vector_bytes = builder, slots, vector_bytes
         # Not Numba's alloca_once: that clears the memory, a byte a store.
         with builder.goto_entry_block():
-            memory = builder.alloca(ir.ArrayType(el.I8, len(slots) * vector_bytes))
+            memory = builder.alloca(ir.ArrayType(I8, len(slots) * vector_bytes))
         self.start = builder.ptrtoint(memory, I64)
 
     def vector(self, slot: Slot) -> ir.Value:

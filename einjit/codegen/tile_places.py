@@ -11,10 +11,10 @@ from typing import Iterable, Sequence
 
 from llvmlite import ir
 
-from . import elements as el
-from .elements import I64, Element
+from .elements import Element
 from .memory import table_entry
 from .specs import AFFINE, TABLE, UNIT, TileSpec, TileTensor
+from .vectors import I64, lane_mask
 
 Position = tuple[int, ...]          # on the unrolled labels
 
@@ -66,7 +66,7 @@ class Places:
 
     def mask(self, vector: int, left: ir.Value) -> ir.Value:
         """The lanes of one vector that lie inside."""
-        return el.lane_mask(self.builder, vector * self.spec.lanes, self.spec.lanes, left)
+        return lane_mask(self.builder, vector * self.spec.lanes, self.spec.lanes, left)
 
     # -- bytes ---------------------------------------------------------------------------------------
 

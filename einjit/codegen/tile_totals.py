@@ -7,10 +7,11 @@ from typing import Callable
 from llvmlite import ir
 
 from .arith import identity
-from .elements import I64, Element, Lanes
+from .elements import Element, Lanes
 from .irloops import choose, counted
 from .specs import TileSpec
 from .tile_places import Position
+from .vectors import I64
 
 Slot = tuple[Position, int]         # of one total: its position, 0 along reduced labels, and its vector
 Values = dict[Slot, Lanes]
