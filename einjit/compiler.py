@@ -5,7 +5,7 @@
     plan        Einsum, sizes -> Plan of Steps               path.py: opt_einsum's order, or one nest
     contract    Step, layouts -> Contraction                 contraction.py: roles, strides, folding
     lower       Contraction -> LoopNest                      lower.py (nodes: ir.py; oracle: interp.py)
-    choose      Contraction, Cpu -> Schedule                 schedule/choose.py (blocks: tiling.py; machine.py)
+    choose      Contraction, Cpu -> Schedule                 schedule/choose.py: packed.py or direct.py (machine.py)
     apply       LoopNest, Schedule -> LoopNest               schedule/opts.py (what must hold: verify.py)
     emit        LoopNest -> Source (Numba, as text)          codegen/cpu.py
     compile     Source -> MachineCode                        codegen/build.py; tile.py, packing.py: vector code

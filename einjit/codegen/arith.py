@@ -7,7 +7,11 @@ from llvmlite import ir
 
 from ..expr import Binary, Const, Expr, Operand, Select, Unary
 from . import elements as el
-from .elements import FAST, Element, Lanes
+from .elements import Element, Lanes
+from .vectors import I32, intrinsic_function, shuffle, suffix
+
+# 'nnan' and 'ninf' are absent on purpose: NaN and infinity follow IEEE.
+FAST = ("contract", "reassoc", "nsz")
 
 
 def evaluate(builder, element: Element, expr: Expr, operands: Sequence[Lanes]) -> Lanes:
@@ -110,14 +114,14 @@ def _folded(builder, element: Element, reduce: str, x: Lanes, y: Lanes | None, g
     for half in (0, group // 2):
         indices = [start + half + i for start in starts for i in range(group // 2)]
         second = (y or x).parts
-        halves.append(Lanes(tuple(el.shuffle(builder, a, b, indices) for a, b in zip(x.parts, second)), len(indices)))
+        halves.append(Lanes(tuple(shuffle(builder, a, b, indices) for a, b in zip(x.parts, second)), len(indices)))
     return combine(builder, element, reduce, *halves)
 
 
 def _slice(builder, part, start: int, count: int):
     if count == 1:
-        return builder.extract_element(part, el.I32(start))
-    return el.shuffle(builder, part, part, list(range(start, start + count)))
+        return builder.extract_element(part, I32(start))
+    return shuffle(builder, part, part, list(range(start, start + count)))
 
 
 def binary(builder, element: Element, op: str, x: Lanes, y: Lanes, flags: Sequence[str] = ()) -> Lanes:
@@ -198,5 +202,5 @@ def _unary(builder, element: Element, op: str, x: Lanes) -> Lanes:
 
 def _call(builder, name: str, arguments, flags=()):
     typ = arguments[0].type
-    fn = el.intrinsic_function(builder, f"{name}.{el.suffix(typ)}", typ, [typ] * len(arguments))
+    fn = intrinsic_function(builder, f"{name}.{suffix(typ)}", typ, [typ] * len(arguments))
     return builder.call(fn, arguments, fastmath=flags)

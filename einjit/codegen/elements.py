@@ -1,8 +1,8 @@
-"""Array elements as LLVM values: types, loads, stores, conversions and arithmetic on lanes.
+"""Array elements as LLVM values: types, loads, stores and conversions.
 
 A `Lanes` value is what one machine vector (or scalar, with one lane) holds: one LLVM value for a real
 element, two (real and imaginary parts) for a complex one. Everything the register tile and the packing
-loops compute goes through here, so that they are written once for every dtype.
+loops move goes through here, so that they are written once for every dtype.
 """
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+from .vectors import (
+    I8, I32, I64, LINE, intrinsic_function, masked_load, masked_store, pointer, shuffle, splat, splat_constant)
+
 _FLOATS = {16: ir.HalfType(), 32: ir.FloatType(), 64: ir.DoubleType()}
-
-LINE = 64                   # bytes of a cache line
-
-# 'nnan' and 'ninf' are absent on purpose: NaN and infinity follow IEEE.
-FAST = ("contract", "reassoc", "nsz")
 
 
 @dataclass(frozen=True)
@@ -71,17 +68,7 @@ def constant(element: Element, value: complex, lanes: int) -> Lanes:
     """`value` in every lane."""
     numbers = (value.real, value.imag) if element.kind == "c" else (value,)
     python = float if element.is_float else int
-    return Lanes(tuple(_splat_constant(element.vector(lanes), python(x)) for x in numbers), lanes)
-
-
-def _splat_constant(typ: ir.Type, number) -> ir.Constant:
-    if isinstance(typ, ir.VectorType):
-        return ir.Constant(typ, [number] * typ.count)
-    return ir.Constant(typ, number)
-
-
-def pointer(builder: ir.IRBuilder, address: ir.Value, typ: ir.Type) -> ir.Value:
-    return builder.inttoptr(address, typ.as_pointer())
+    return Lanes(tuple(splat_constant(element.vector(lanes), python(x)) for x in numbers), lanes)
 
 
 def load(builder, element: Element, address: ir.Value, lanes: int, mask=None, otherwise: Lanes | None = None) -> Lanes:
@@ -92,8 +79,8 @@ def load(builder, element: Element, address: ir.Value, lanes: int, mask=None, ot
     if mask is None:
         raw = builder.load(pointer(builder, address, typ), align=1)
     else:
-        rest = _join(builder, element, otherwise) if otherwise else _splat_constant(typ, 0)
-        raw = _masked_load(builder, address, rest, _component_mask(builder, element, mask, lanes))
+        rest = _join(builder, element, otherwise) if otherwise else splat_constant(typ, 0)
+        raw = masked_load(builder, address, rest, _component_mask(builder, element, mask, lanes))
     return _normalised(builder, element, _split(builder, element, raw, lanes))
 
 
@@ -117,7 +104,7 @@ def store(builder, element: Element, address: ir.Value, value: Lanes, mask=None)
     if mask is None:
         builder.store(raw, pointer(builder, address, raw.type), align=1)
     else:
-        _masked_store(builder, raw, address, _component_mask(builder, element, mask, value.lanes))
+        masked_store(builder, raw, address, _component_mask(builder, element, mask, value.lanes))
 
 
 def load_apart(builder, element: Element, address: ir.Value, lanes: int, apart: int) -> Lanes:
@@ -159,34 +146,8 @@ def broadcast(builder, value: Lanes, lanes: int) -> Lanes:
     return Lanes(tuple(splat(builder, p, lanes) for p in value.parts), lanes)
 
 
-def splat(builder, scalar: ir.Value, lanes: int) -> ir.Value:
-    if lanes == 1:
-        return scalar
-    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, scalar, I32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes))
-
-
-def iota(typ: ir.IntType, lanes: int, scale: int = 1) -> ir.Constant:
-    if lanes == 1:
-        return ir.Constant(typ, 0)
-    return ir.Constant(ir.VectorType(typ, lanes), [i * scale for i in range(lanes)])
-
-
-def lane_mask(builder, first: int, lanes: int, valid: ir.Value) -> ir.Value:
-    """Lanes first, first + 1, ... that lie below `valid` (an i64)."""
-    if lanes == 1:
-        return builder.icmp_signed("<", I64(first), valid)
-    positions = ir.Constant(ir.VectorType(I64, lanes), [first + i for i in range(lanes)])
-    return builder.icmp_signed("<", positions, splat(builder, valid, lanes))
-
-
 def select(builder, mask, yes: Lanes, no: Lanes) -> Lanes:
     return Lanes(tuple(builder.select(mask, a, b) for a, b in zip(yes.parts, no.parts)), yes.lanes)
-
-
-def shuffle(builder, x: ir.Value, y: ir.Value, indices: list[int]) -> ir.Value:
-    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(indices)), indices))
 
 
 # -- components of complex elements: interleaved in memory, apart in registers ---------------------------
@@ -223,53 +184,9 @@ def _normalised(builder, element: Element, value: Lanes) -> Lanes:
     """A bool byte other than 0 and 1 (a view of other memory) counts as true."""
     if element.kind != "b":
         return value
-    zero = _splat_constant(value.parts[0].type, 0)
+    zero = splat_constant(value.parts[0].type, 0)
     true = builder.icmp_unsigned("!=", value.parts[0], zero)
     return Lanes((builder.zext(true, value.parts[0].type),), value.lanes)
-
-
-def _masked_load(builder, address, rest, mask):
-    typ = rest.type
-    if not isinstance(typ, ir.VectorType):
-        with builder.if_else(mask) as (then, otherwise):
-            with then:
-                loaded, there = builder.load(pointer(builder, address, typ), align=1), builder.block
-            with otherwise:
-                empty = builder.block
-        phi = builder.phi(typ)
-        phi.add_incoming(loaded, there)
-        phi.add_incoming(rest, empty)
-        return phi
-    fn = intrinsic_function(builder, f"llvm.masked.load.{suffix(typ)}.p0", typ,
-                            [typ.as_pointer(), I32, mask.type, typ])
-    return builder.call(fn, [pointer(builder, address, typ), I32(1), mask, rest])
-
-
-def _masked_store(builder, raw, address, mask) -> None:
-    if not isinstance(raw.type, ir.VectorType):
-        with builder.if_then(mask):
-            builder.store(raw, pointer(builder, address, raw.type), align=1)
-        return
-    fn = intrinsic_function(builder, f"llvm.masked.store.{suffix(raw.type)}.p0", ir.VoidType(),
-                            [raw.type, raw.type.as_pointer(), I32, mask.type])
-    builder.call(fn, [raw, pointer(builder, address, raw.type), I32(1), mask])
-
-
-def suffix(typ: ir.Type) -> str:
-    """The type's name inside an LLVM intrinsic's name: v8f32, i64 ..."""
-    if isinstance(typ, ir.VectorType):
-        return f"v{typ.count}{suffix(typ.element)}"
-    if isinstance(typ, ir.IntType):
-        return f"i{typ.width}"
-    return {ir.HalfType: "f16", ir.FloatType: "f32", ir.DoubleType: "f64"}[type(typ)]
-
-
-def intrinsic_function(builder, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
-    """The declaration of an LLVM intrinsic (llvmlite's own helper refuses vectors)."""
-    module = builder.module
-    if name in module.globals:
-        return module.globals[name]
-    return ir.Function(module, ir.FunctionType(result, arguments), name)
 
 
 # -- conversion ------------------------------------------------------------------------------------------
@@ -290,7 +207,7 @@ def convert(builder, source: Element, target: Element, value: Lanes) -> Lanes:
     real_source = Element("f", source.bits) if source.kind == "c" else source
     parts = tuple(_convert_part(builder, real_source, real_target, p) for p in value.parts)
     if target.kind == "c" and source.kind != "c":
-        parts += (_splat_constant(target.vector(value.lanes), 0.0),)
+        parts += (splat_constant(target.vector(value.lanes), 0.0),)
     return Lanes(parts, value.lanes)
 
 
@@ -298,7 +215,7 @@ def _convert_part(builder, source: Element, target: Element, part):
     lanes = part.type.count if isinstance(part.type, ir.VectorType) else 1
     typ = target.vector(lanes)
     if target.kind == "b":
-        zero = _splat_constant(part.type, 0)
+        zero = splat_constant(part.type, 0)
         truth = builder.fcmp_unordered("!=", part, zero) if source.is_float else builder.icmp_unsigned("!=", part, zero)
         return builder.zext(truth, typ)
     if source.is_float:
@@ -318,7 +235,7 @@ def _convert_part(builder, source: Element, target: Element, part):
 
 def _from_bfloat(builder, part):
     wide = _like(part, I32)
-    upper = builder.shl(builder.zext(part, wide), _splat_constant(wide, 16))
+    upper = builder.shl(builder.zext(part, wide), splat_constant(wide, 16))
     return builder.bitcast(upper, _like(part, _FLOAT.llvm))
 
 
@@ -327,7 +244,7 @@ def _to_bfloat(builder, part):
     wide = _like(part, I32)
 
     def number(value: int) -> ir.Constant:
-        return _splat_constant(wide, value)
+        return splat_constant(wide, value)
 
     bits = builder.bitcast(part, wide)
     odd = builder.and_(builder.lshr(bits, number(16)), number(1))

@@ -9,7 +9,7 @@ from typing import Callable, Sequence
 
 from llvmlite import ir
 
-from .elements import I1
+from .vectors import I1
 
 Body = Callable[[ir.IRBuilder, ir.Value, list[ir.Value]], Sequence[ir.Value]]
 

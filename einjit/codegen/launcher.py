@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from .elements import I8, I32, I64
+from .vectors import I8, I32, I64
 from .irloops import counted
 
 SYMBOL = "einjit_launch"

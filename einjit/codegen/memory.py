@@ -8,8 +8,9 @@ from __future__ import annotations
 from numba.core import types
 from numba.extending import intrinsic
 
-from .elements import I64, LINE, pointer
+from . import vectors
 from .irloops import counted
+from .vectors import I64, LINE, pointer
 
 ADDRESS = types.int64
 
@@ -29,7 +30,7 @@ def lesser(typingctx, x, y):
     """The smaller of two int64 (Numba compiles `min` as a function of its own)."""
 
     def codegen(context, builder, signature, args):
-        return builder.select(builder.icmp_signed("<", args[0], args[1]), args[0], args[1])
+        return vectors.lesser(builder, *args)
 
     return types.int64(types.int64, types.int64), codegen
 
@@ -129,7 +130,7 @@ def _fill_runs(builder, table, members, extents, strides, fastest, stride, start
     first = [builder.udiv(position, fastest), builder.mul(digit, stride)]
     _, base = counted(builder, I64(1), members, 1, first, slower)
     left, room = builder.sub(fastest, digit), builder.sub(count, filled)
-    end = builder.add(filled, builder.select(builder.icmp_signed("<", left, room), left, room))
+    end = builder.add(filled, vectors.lesser(builder, left, room))
 
     def entry(b, i, carried):
         _set_word(b, table, i, carried[0])

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from llvmlite import ir
 
 from . import elements as el
-from .elements import I32, I64, Element, Lanes, iota, pointer, splat
+from .elements import Element, Lanes
 from .memory import table_entry
+from .vectors import I32, I64, intrinsic_function, iota, pointer, splat
 
 
 class Runs(NamedTuple):
@@ -48,7 +49,7 @@ def two_runs(builder, table: ir.Value, lanes: int, itemsize: int) -> Runs:
     repeats = _equal(b, offsets, splat(b, last, lanes))
     # The last element stands in the first of the lanes that hold its offset.
     bits = ir.IntType(lanes)
-    count = el.intrinsic_function(b, f"llvm.ctpop.i{lanes}", bits, [bits])
+    count = intrinsic_function(b, f"llvm.ctpop.i{lanes}", bits, [bits])
     repeated = b.call(count, [b.bitcast(repeats, bits)])
     repeated = b.zext(repeated, I64) if lanes < 64 else repeated
     second = b.sub(last, b.mul(b.sub(I64(lanes), repeated), I64(itemsize)))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from . import elements as el
 from .elements import Lanes
+from .vectors import I32, shuffle
 
 
 def transposed(builder, lines: list[Lanes]) -> list[Lanes]:
@@ -36,8 +36,8 @@ def _exchange(builder, rows: list[ir.Value], stride: int, n: int) -> list[ir.Val
     out = list(rows)
     for i in range(len(rows)):
         if not i & stride:
-            out[i] = el.shuffle(builder, rows[i], rows[i + stride], low)
-            out[i + stride] = el.shuffle(builder, rows[i], rows[i + stride], high)
+            out[i] = shuffle(builder, rows[i], rows[i + stride], low)
+            out[i + stride] = shuffle(builder, rows[i], rows[i + stride], high)
     return out
 
 
@@ -46,5 +46,5 @@ def _square(builder, row: ir.Value, index: int, g: int) -> ir.Value:
     if not isinstance(row.type, ir.VectorType) or g == row.type.count:
         return row
     if g == 1:
-        return builder.extract_element(row, el.I32(index))
-    return el.shuffle(builder, row, row, list(range(index * g, (index + 1) * g)))
+        return builder.extract_element(row, I32(index))
+    return shuffle(builder, row, row, list(range(index * g, (index + 1) * g)))

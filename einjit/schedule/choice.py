@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Sequence
 
 import numpy as np
@@ -23,10 +24,7 @@ class Choice:
 
 
 def extent(dimensions: Sequence[Dimension]) -> int:
-    total = 1
-    for d in dimensions:
-        total *= d.extent
-    return total
+    return prod(d.extent for d in dimensions)
 
 
 def summed(c: Contraction) -> tuple[Dimension, ...]:

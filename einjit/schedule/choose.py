@@ -3,8 +3,8 @@
 Policy only: what is chosen is a tuple of transformations that `apply` checks. Two families:
 
 * packed (`packed.py`): two operands with M, N and K and enough work to pay for packing;
-* direct (`direct.py`): everything else, from the operands as they lie, among it the products of matrices
-  that are small or skinny (`unpacked.py`).
+* direct (`direct.py`; its own families in `reductions.py`, `contractions.py` and `maps.py`): everything else,
+  from the operands as they lie, among it the products of matrices that are small or skinny (`unpacked.py`).
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..contraction import Contraction, Role
 from ..expr import product
 from ..machine import Cpu
 from .choice import Choice
-from .direct import Direct
+from .direct import direct
 from .packed import packed, packing_pays
 from .unpacked import lanes_unpacked
 
@@ -31,4 +31,4 @@ def choose(c: Contraction, cpu: Cpu) -> Choice:
     lanes = lanes_unpacked(c, cpu)
     if lanes is None and packing_pays(c):
         return packed(c, cpu)
-    return Direct(c, cpu, lanes).choice()
+    return direct(c, cpu, lanes)

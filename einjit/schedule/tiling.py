@@ -43,7 +43,7 @@ def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...]) -
     The first of them with two full vectors is the common tile: others must be better by a sixth, because
     each other tile is another kernel to compile.
     """
-    components, bits = _components(dtype)
+    components, bits = components_and_bits(dtype)
     best = None
     for lanes in _lane_counts(cpu, bits, n):
         for vectors in (3, 2, 1):
@@ -63,7 +63,8 @@ def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...]) -
     return best[1]
 
 
-def _components(dtype: str) -> tuple[int, int]:
+def components_and_bits(dtype: str) -> tuple[int, int]:
+    """The real numbers an element is made of, and the bits of one."""
     dt = np.dtype(dtype)
     components = 2 if dt.kind == "c" else 1
     return components, dt.itemsize * 8 // components
@@ -86,7 +87,7 @@ def tiling(cpu: Cpu, dtype: str, m: int, n: int, k: int) -> Tiling:
     101 and 105 GF/s in float32; at n = 2048, 512 and 1024 gave 103 and 107. A complex panel may take twice as
     much, for the same kc. Each block is cut evenly, so that the last is not a sliver.
     """
-    itemsize, part_bytes = np.dtype(dtype).itemsize, _components(dtype)[1] // 8
+    itemsize, part_bytes = np.dtype(dtype).itemsize, components_and_bits(dtype)[1] // 8
     tile = register_tile(cpu, dtype, m, n, rows=(12, 8, 4) if cpu.registers >= 32 else (6, 4, 2))
     kc = _even(k, max(256, cpu.l2.size // 8 // (part_bytes * tile.nr) // 8 * 8), 8)
     kc_bound = min(kc, k)

@@ -1,0 +1,66 @@
+"""Direct contractions: some rows by some vectors of the output in registers, for as long as the sum runs."""
+from __future__ import annotations
+
+from math import prod
+from typing import Sequence
+
+from ..contraction import Dimension
+from .choice import summed
+from .draft import Draft, Placed, held_whole, in_tile, unrolled, walked, whole_or_in_blocks
+from .problem import WHOLE, WHOLE_UPDATES, Problem
+from .tiling import register_tile
+
+NEAR_TILES = 16             # along the lanes for each block of rows: pages are used for longer than a vector
+
+
+def small_contraction(p: Problem, vector: Dimension) -> Draft:
+    reusing = p.reusing(vector)
+    widths, lanes, vectors = _tile(p, vector, reusing)
+    width = lanes * vectors
+    two_rows = len(widths) > 1
+    rows = unrolled(p, reusing, widths)
+    along = whole_or_in_blocks(p, "V", vector, *([NEAR_TILES * width] if two_rows else []), width)
+    outermost, blocks = along.loops[:-1], along.loops[-1:]
+    rows_first = two_rows or _in_cache(p, vector)
+    outer = (*rows.loops, *blocks) if rows_first else (*blocks, *rows.loops)
+    tiling = f"{' x '.join(map(str, [*widths, width]))} tile ({vectors} x {lanes} lanes)"
+    return Draft("direct contraction", tiling, rows + along + _serial(p, prod(widths) * vectors),
+                 (*outer, "S", *in_tile(widths), "V"), lanes, outermost)
+
+
+def _tile(p: Problem, vector: Dimension, reusing: Sequence[Dimension]) -> tuple[list[int], int, int]:
+    """(rows along the first of the reusing dimensions, lanes, vectors): along two dimensions where each input has
+    vectors to use again."""
+    if len(reusing) > 1 and all(p.c.has(vector, t) for t in p.inputs):
+        widths = (4, 4) if p.cpu.registers // p.components >= 32 else (2, 4)
+        return [min(width, d.extent) for d, width in zip(reusing, widths)], p.lanes(vector), 1
+    row = reusing[0]
+    rows = (12, 8, 4, 3, 2, 1) if p.cpu.registers >= 32 else (6, 4, 3, 2, 1)
+    if row.extent < rows[0] and p.pays_whole(row):
+        rows += (row.extent,)
+    elif rows[0] > 8 and row.extent % rows[0] and row.extent % 8 == 0 and row.extent <= 2 * WHOLE:
+        rows = (8, *rows)       # first, and so preferred: 32 rows are 3 tiles of 12 with a rest, or 4 of 8
+    tile = register_tile(p.cpu, p.c.accumulator, row.extent, vector.extent, rows)
+    lanes = min(tile.lanes, p.lanes(vector))
+    return [tile.mr], lanes, max(1, min(tile.vectors, -(-vector.extent // lanes)))
+
+
+def _serial(p: Problem, sums: int) -> Placed:
+    """The sum in registers, along the longest dimension: a loop, or written out where it is short."""
+    longest = max(summed(p.c), key=lambda d: d.extent)
+    written_out = longest.extent * sums <= WHOLE_UPDATES and p.pays_whole(longest)
+    return held_whole("S", longest) if written_out else walked("S", longest)
+
+
+def _in_cache(p: Problem, vector: Dimension) -> bool:
+    """Whether what lies along the lanes stays in L2. Rows of the output are then written one after another,
+    each whole; otherwise few columns are read by all rows before the next."""
+    return sum(p.size(t) for t in p.inputs if p.c.has(vector, t)) <= p.cpu.l2.size // 2
+
+
+def without_lanes(p: Problem) -> Draft:
+    """All short dimensions written out as scalars: along the long ones each lane would be picked up alone."""
+    placed = Placed()
+    for i, d in enumerate(p.short):
+        placed += held_whole(f"U{i}" if i else "U", d)
+    return Draft("written out", " x ".join(str(d.extent) for d in p.short), placed, placed.whole, lanes=0)
