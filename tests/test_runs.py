@@ -69,3 +69,15 @@ def test_runs_of_any_length_are_packed_and_stored(equation, inner, dtype):
     kernel(left, right, out=out)
     np.testing.assert_array_equal(out, np.einsum(equation, left, right))
     assert (around[:64] == 77).all() and (around[-64:] == 77).all()
+
+
+@pytest.mark.parametrize("n", [65, 66, 79, 81, 95])
+def test_what_lies_past_the_last_column_is_not_stored(n):
+    """Long sums come in blocks of steps, whose results so far are read back; the last vectors have few columns."""
+    rng = np.random.default_rng(n)
+    left, right = (rng.integers(-3, 3, shape).astype("float32") for shape in ((70, 3000), (3000, n)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("einjit.schedule.choose.lanes_unpacked", lambda c, cpu: None)
+        kernel = einjit.compile("ij,jk->ik", left, right)
+    assert kernel.family == "packed contraction"
+    np.testing.assert_array_equal(kernel(left, right), left @ right)

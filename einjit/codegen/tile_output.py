@@ -14,7 +14,7 @@ from .arith import combine, identity
 from .elements import Element, Lanes
 from .irloops import branch, choose, counted
 from .memory import table_entry
-from .runs import Runs, is_run, load_runs, store_runs, two_runs
+from .runs import Runs, is_run, store_runs, two_runs
 from .specs import TABLE, UNIT
 from .tile_places import Places, Position
 from .tile_totals import Slot, Totals, Values
@@ -168,12 +168,15 @@ class Output:
         branch(self.builder, sound, store, lambda: self._store_columns(totals))
 
     def _runs(self) -> tuple[list[Runs], ir.Value]:
-        """The columns, vector by vector, and whether each is at most two runs."""
+        """The columns, vector by vector, and whether each is at most two runs. Lanes past the end are in none:
+        what they hold is not always what the last column does."""
         b, lanes, sound, found = self.builder, self.spec.lanes, I1(1), []
         for j in range(self.spec.vectors):
             runs = two_runs(b, b.add(self._columns, I64(8 * j * lanes)), lanes, self.stored.itemsize)
+            inside = self.places.mask(j, self.places.left)
             sound = b.and_(sound, runs.sound)
-            found.append(runs)
+            found.append(runs._replace(first_mask=b.and_(runs.first_mask, inside),
+                                       second_mask=b.and_(runs.second_mask, inside)))
         return found, sound
 
     # -- columns that lie apart: by way of a row-major copy on the stack -----------------------------
