@@ -164,6 +164,7 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
         call = _planned(problem, optimize)
     else:
         _used(problem)
+        _remember(problem, call)
     operands = given if isinstance(call, ViewCall) else arrays      # a view is of the caller's own memory
     result = call(operands, target) if _may_write(target) else NotImplemented
     if result is NotImplemented:
@@ -196,14 +197,15 @@ def _used(problem: Problem) -> None:
 def _planned(problem: Problem, optimize) -> planning.Call:
     call = _plans[problem] = plan_call(problem, optimize)
     _used(problem)
-    if problem.order == "K" and problem.casting == "safe" and problem.optimize is None:
-        _remember(problem, call)
+    _remember(problem, call)
     return call
 
 
 def _remember(problem: Problem, call: planning.Call) -> None:
-    """Put a plan where `einsum` finds it at once, if nothing has to be cast around it."""
-    if problem.body is not None:
+    """Put a plan where `einsum` finds it at once, if nothing has to be cast around it: with the last few of its
+    equation."""
+    plain = problem.order == "K" and problem.casting == "safe" and problem.optimize is None
+    if problem.body is not None or not plain:
         return
     if isinstance(call, ViewCall) and call.output and problem.dtype is None:
         _views[problem.text] = call
@@ -211,7 +213,8 @@ def _remember(problem: Problem, call: planning.Call) -> None:
         program = call.program
         entry = _Recent(problem.options, len(problem.inputs) + 1, program.run, program.empty, not program.shape)
         key = problem.text if problem.dtype is None else (problem.text, problem.dtype)
-        _recent[key] = (entry, *_recent.get(key, ())[:RECENT - 1])
+        others = [r for r in _recent.get(key, ()) if r.launch is not entry.launch]
+        _recent[key] = (entry, *others[:RECENT - 1])
     for table in (_recent, _views):
         if len(table) > PLANS:
             table.clear()

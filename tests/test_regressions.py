@@ -262,3 +262,17 @@ def test_a_tiny_call_that_numpy_answers_is_scheduled_once(monkeypatch):
         for _ in range(5):
             np.testing.assert_array_equal(einjit.einsum("xy,xy->y", a, a), (a * a).sum(axis=0))
     assert len(asked) == 1
+
+
+def test_a_layout_used_again_is_found_at_once():
+    """Only the last few layouts of an equation are; one that had fallen out was looked up the long way for good."""
+    with einjit.options(handover="unsupported"):
+        squares = [np.ones((n, n)) for n in range(2, 12)]
+        for a in (*squares, squares[0]):
+            einjit.einsum("ij,jk->ik", a, a)
+        first, *others = dispatch._recent["ij,jk->ik"]
+        assert first.empty().shape == (2, 2) and len(others) == dispatch.RECENT - 1
+        for _ in range(3):      # what the quick path refuses is not put there twice
+            a = squares[0].copy()
+            einjit.einsum("ij,jk->ik", a, a, out=a)
+        assert len({r.launch for r in dispatch._recent["ij,jk->ik"]}) == len(dispatch._recent["ij,jk->ik"])
