@@ -519,7 +519,7 @@ class _Tile:
                 return update(carried, k, True)
             return counted(b, I64(0), blocks, 1, totals, masked)
 
-        totals_ = choose(b, self._all(self._reduced_inside()), fast, slow)
+        totals_ = choose(b, self._all([*self._reduced_inside(), *self._across_inside()]), fast, slow)
         self.args["v.left"] = rest
         some = b.icmp_signed(">", rest, I64(0))
         result = choose(b, some, lambda: update(totals_, blocks, True), lambda: totals_)
