@@ -134,6 +134,15 @@ def test_panels_are_walked_in_registers_or_not_at_all():
         einjit.compile("ij,jk->", a, b, schedule=schedule)
 
 
+def test_squares_over_an_edge_are_masked_where_the_lanes_are_summed_block_by_block():
+    """Whole lines were read past the end of the operand, and the last row got what was there."""
+    whole = np.full((54, 12), np.nan, np.float32)
+    a = whole[:, :9].T
+    a[...] = np.arange(9)[:, None]
+    schedule = (Split("i", 4), Split("j", 4), Reorder(("i/4", "j/4", "i", "j")), Unroll("i"), Vectorize("j", 4))
+    assert einjit.compile("ij->i", a, schedule=schedule)(a).tolist() == [54.0 * i for i in range(9)]
+
+
 # -- bodies ----------------------------------------------------------------------------------------------
 
 @einjit.jit(",".join(["i"] * 18) + "->")

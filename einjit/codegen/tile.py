@@ -159,7 +159,7 @@ class _Tile:
         def loop(left: ir.Value | None) -> Values:
             return self.totals.counted(blocks, totals, lambda block, totals: update(block, totals, left))
 
-        # Also a whole block needs masks where rows are summed that lie past the end.
-        whole = self.totals.chosen(self.places.reduced_inside(), lambda: loop(None), lambda: loop(width))
+        # Also a whole block needs masks where rows lie past the end that are summed, or read in vectors.
+        whole = self.totals.chosen(self.places.rows_inside(), lambda: loop(None), lambda: loop(width))
         some = b.icmp_signed(">", rest, I64(0))
         return self.totals.chosen(some, lambda: update(blocks, whole, rest), lambda: whole)

@@ -41,15 +41,15 @@ class Places:
     def vector_inside(self) -> ir.Value | bool:
         return not self.spec.has_vector or self.inside("v", self.spec.width)
 
-    def reduced_inside(self) -> ir.Value | bool:
-        """Whether the tile lies inside along every reduced unrolled label."""
-        return self.all(self._unrolled_inside(self._reduced))
+    def rows_inside(self) -> ir.Value | bool:
+        """Whether the tile lies inside along every reduced unrolled label, and those along which inputs are read
+        in vectors."""
+        across = dict.fromkeys(t.unrolled.index(UNIT) for t in self.spec.inputs if t.transposed)
+        return self.all([*self._unrolled_inside(self._reduced), *self._unrolled_inside(across)])
 
     def full(self) -> ir.Value | bool:
-        """Whether the tile lies wholly inside: along the vector label, every reduced unrolled one, and those
-        along which inputs are read in vectors."""
-        across = dict.fromkeys(t.unrolled.index(UNIT) for t in self.spec.inputs if t.transposed)
-        return self.all([self.vector_inside(), *self._unrolled_inside(self._reduced), *self._unrolled_inside(across)])
+        """Whether it lies wholly inside: along the vector label too."""
+        return self.all([self.vector_inside(), self.rows_inside()])
 
     @property
     def _reduced(self) -> list[int]:
