@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -24,18 +25,21 @@ from .tokens import tokenize
 
 PLANS = 4096            # plans kept, least recently used dropped first
 RECENT = 4              # programs tried in turn for an equation
+LARGE_RESULT = 1 << 16    # bytes from which on making an array costs more than to compare a shape
 TINY_CALLS = 64         # tiny calls of one problem that NumPy answers before a kernel is compiled for it
 
 
 @dataclass(frozen=True)
 class _Recent:
-    """A program that answers an equation without any cast, under these options."""
+    """A program that answers an equation without any cast, under these options. `first`: the shape of its first
+    operand, where its result is so large that none is made before that is compared; else None."""
 
     options: Options
     count: int
     launch: Any
     empty: Callable[[], np.ndarray]
     scalar: bool
+    first: tuple[int, ...] | None
 
 
 # By the equation, or by it and the name of a dtype that was asked for.
@@ -79,6 +83,8 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
         key = operands[0] if dtype is None else (operands[0], dtype)
         for r in _recent.get(key, ()):
             if r.count == len(operands) and r.options is now:
+                if r.first is not None and out is None and getattr(operands[1], "shape", None) != r.first:
+                    continue
                 result = r.empty() if out is None else out
                 if r.launch(result, *operands[1:]) is None:
                     return result[()] if r.scalar and out is None else result
@@ -211,7 +217,9 @@ def _remember(problem: Problem, call: planning.Call) -> None:
         _views[problem.text] = call
     elif isinstance(call, ProgramCall) and call.direct and _is_promoted(call.program.dtype, problem):
         program = call.program
-        entry = _Recent(problem.options, len(problem.inputs) + 1, program.run, program.empty, not program.shape)
+        large = prod(program.shape) * program.dtype.itemsize > LARGE_RESULT
+        entry = _Recent(problem.options, len(problem.inputs) + 1, program.run, program.empty, not program.shape,
+                        problem.inputs[0].shape if large else None)
         key = problem.text if problem.dtype is None else (problem.text, problem.dtype)
         others = [r for r in _recent.get(key, ()) if r.launch is not entry.launch]
         _recent[key] = (entry, *others[:RECENT - 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -285,3 +286,15 @@ def test_a_layout_used_again_is_found_at_once():
             a = squares[0].copy()
             einjit.einsum("ij,jk->ik", a, a, out=a)
         assert len({r.launch for r in dispatch._recent["ij,jk->ik"]}) == len(dispatch._recent["ij,jk->ik"])
+
+
+def test_no_large_result_is_made_for_a_small_operand():
+    """Programs that were used last are tried in turn; each made its result before it looked at the operands."""
+    made = []
+    with einjit.options(handover="unsupported"):
+        large = np.ones((300, 300))
+        einjit.einsum("ij->ij", large, out=np.empty_like(large))
+        (entry, *_) = dispatch._recent["ij->ij"]
+        dispatch._recent["ij->ij"] = (replace(entry, empty=lambda: made.append(1) or entry.empty()),)
+        assert einjit.einsum("ij->ij", np.ones((4, 4))).shape == (4, 4) and not made
+        assert einjit.einsum("ij->ij", large).shape == (300, 300) and made
