@@ -21,7 +21,6 @@ _NUMBA_SETTINGS = (
 )
 
 
-
 def _digest(parts: Iterable[bytes]) -> str:
     """One hash over the parts, each with its length in front: no two lists of parts look alike."""
     digest = hashlib.sha256()

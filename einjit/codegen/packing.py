@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from functools import cache
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from . import elements as el
-from .elements import I64, LINE, Element, Lanes
+from .elements import Element, Lanes
 from .irloops import branch, counted
 from .memory import table_entry
 from .runs import is_run, load_runs, two_runs
 from .specs import PackSpec
 from .transpose import transposed
+from .vectors import I64, LINE, lesser
 
 
 @cache
@@ -100,7 +100,7 @@ class _Packer:
         final = self.builder.sub(count, I64(1))
 
         def step(b, k, carried):
-            self._ask_for(b, b.add(start, table_entry(b, steps, _lesser(b, b.add(k, I64(AHEAD)), final))))
+            self._ask_for(b, b.add(start, table_entry(b, steps, lesser(b, b.add(k, I64(AHEAD)), final))))
             value = el.load(b, self.source, b.add(start, table_entry(b, steps, k)), self.spec.width)
             self.put(b, destination, k, I64(0), value)
             return []
@@ -185,7 +185,3 @@ class _Packer:
         """Store elements of one step, from row `at` of the panel on."""
         out = b.add(destination, b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes))))
         el.store_apart(b, self.target, out, el.convert(b, self.source, self.target, value), self.apart)
-
-
-def _lesser(builder, x: ir.Value, y: ir.Value) -> ir.Value:
-    return builder.select(builder.icmp_signed("<", x, y), x, y)
