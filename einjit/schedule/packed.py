@@ -1,4 +1,5 @@
-"""Policy for packed contractions: blocks of both operands are packed, one register tile runs on the panels.
+"""Policy for packed contractions: blocks of b, and of a where it is read often, are packed into panels, on which
+one register tile runs.
 
 Groups of dimensions are fused into labels M N K B (batch).
 """
