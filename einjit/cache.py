@@ -354,7 +354,8 @@ def info() -> CacheInfo:
 
 
 def clear() -> int:
-    """Forget every compiled kernel, on disk and in memory; returns how many files were deleted.
+    """Forget every compiled kernel, on disk and in memory, and the memory that results have left; returns how many
+    files were deleted.
 
     A kernel that somebody holds goes on working.
     """

@@ -37,13 +37,11 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Layout:
-    """Shape, byte strides and dtype of an array: all that a kernel depends on. `fresh`: its memory is new, and
-    the system clears every page of it when it is first written."""
+    """Shape, byte strides and dtype of an array: all that a kernel depends on."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: str
-    fresh: bool = False
 
     @classmethod
     def of(cls, array: np.ndarray) -> Layout:
@@ -76,7 +74,6 @@ class Contraction:
 
     `operands[i]` is the position, among the step's operands, of the array that input i reads; `dtypes` are
     the output's, then the inputs'. Everything is computed in `accumulator`, which is the output's dtype or wider.
-    `fresh`: the output's memory is.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -85,7 +82,6 @@ class Contraction:
     body: Expr
     accumulator: str
     reduce: str = "add"
-    fresh: bool = False
 
     @property
     def tensor_names(self) -> tuple[str, ...]:
@@ -163,7 +159,7 @@ def contraction(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: S
     folded = _fold(raw)
     named = tuple(replace(d, name=_name(i)) for i, d in enumerate(folded))
     return Contraction(named, tuple(t.dtype for t in tensors), tuple(range(len(inputs))),
-                       body or product(len(inputs)), accumulator or out.dtype, fresh=out.fresh)
+                       body or product(len(inputs)), accumulator or out.dtype)
 
 
 def _stride(label: str, term: tuple[str, ...], t: Layout) -> int:

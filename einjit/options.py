@@ -1,7 +1,7 @@
 """What a user may set: `Options`, how they are set, and where they are read.
 
 Each level is an immutable `Options`. The lowest is the process's, which starts from the environment
-(`EINJIT_THREADS`, `EINJIT_CACHE_DIR`, `EINJIT_HANDOVER`, `EINJIT_DISK_CACHE`, read once, at first use). Every
+(`EINJIT_` and the option's name in capitals, read once, at first use). Every
 `with options(...)` block puts one on top of it, for its own thread or asyncio task.
 """
 
@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 from .errors import EinjitError
@@ -44,22 +45,24 @@ class Options:
     disk_cache: keep compiled kernels on disk, and look for them there.
     handover: what goes to NumPy's einsum. 'tiny': what cannot be compiled, and a tiny call whose kernel
         does not exist yet. 'unsupported': only what cannot be compiled.
+    result_memory: the most bytes of memory that large results leave to later ones; 0 for none.
     """
 
     threads: int = field(default_factory=available_threads)
     cache_dir: str | None = None
     disk_cache: bool = True
     handover: str = "tiny"
+    result_memory: int = 1 << 28
 
 
 NAMES = tuple(f.name for f in fields(Options))
 
 
-def _threads(value: object) -> int | None:
+def _integer(value: object, least: int) -> int | None:
     if isinstance(value, str):
-        value = int(value) if value.strip().isdecimal() else 0
-    count = 0 if isinstance(value, bool) else operator.index(value)
-    return count if count >= 1 else None
+        value = int(value) if value.strip().isdecimal() else -1
+    count = -1 if isinstance(value, bool) else operator.index(value)
+    return count if count >= least else None
 
 
 def _cache_dir(value: object) -> str | None:
@@ -78,13 +81,15 @@ def _handover(value: object) -> str | None:
 
 
 _READERS: Mapping[str, Callable[[Any], object]] = {
-    "threads": _threads, "cache_dir": _cache_dir, "disk_cache": _disk_cache, "handover": _handover,
+    "threads": partial(_integer, least=1), "cache_dir": _cache_dir, "disk_cache": _disk_cache,
+    "handover": _handover, "result_memory": partial(_integer, least=0),
 }
 _ALLOWED = {
     "threads": "an integer of 1 or more",
     "cache_dir": "a path",
     "disk_cache": f"true ({', '.join(_TRUE)}) or false ({', '.join(_FALSE)})",
     "handover": " or ".join(map(repr, HANDOVER)),
+    "result_memory": "a number of bytes, 0 or more",
 }
 
 

@@ -22,6 +22,7 @@ from .launch import MAX_OPERANDS
 from .options import Options
 from .path import Plan, check, one_nest, plan
 from .program import BoundStep, Program, ProgramStep
+from .results import allocator
 from .schedule.opts import Schedule
 from .stats import count
 from .tokens import tokenize
@@ -254,8 +255,7 @@ class ProgramCall:
 
 
 def plan_call(p: Problem, optimize: object, schedule: Schedule | None = None, always: bool = False) -> Call:
-    """What answers `p`. Compiles what is missing. `always`: a program even where a view would do, one that will
-    mostly be given an `out`."""
+    """What answers `p`. Compiles what is missing. `always`: a program even where a view would do."""
     sizes = sizes_of(p.einsum, p.shapes, p.text)
     shape, types = result_shape(p, sizes), types_of(p)
     order = memory_order(p)
@@ -264,7 +264,7 @@ def plan_call(p: Problem, optimize: object, schedule: Schedule | None = None, al
         return view
     if 0 in sizes.values():
         return EmptyCall(shape, types.result)
-    return _program_call(p, sizes, shape, types, order, optimize, schedule, fresh=not always)
+    return _program_call(p, sizes, shape, types, order, optimize, schedule)
 
 
 def memory_order(p: Problem) -> str | tuple[int, ...]:
@@ -337,7 +337,7 @@ def _view(p: Problem, shape: tuple[int, ...], types: Types) -> ViewCall | None:
     return ViewCall(layout.shape, term, p.einsum.output, axes) if wanted else None
 
 
-def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, schedule, fresh: bool) -> ProgramCall:
+def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, schedule) -> ProgramCall:
     casts = tuple(_cast_before(t.dtype, types.compute) for t in p.inputs)
     inputs = [Layout.contiguous(t.shape, cast) if cast else t for t, cast in zip(p.inputs, casts)]
     steps, compiled = [], []
@@ -354,13 +354,14 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
             result = _target(p, shape, _stored(types), order)
             if _would_round_twice(step.einsum, step_sizes, result, operands, body, schedule, types.compute):
                 result = _target(p, shape, types.compute, order)
-        result = replace(result, fresh=result.fresh and fresh)
         c = compile_step(step.einsum, step_sizes, result, operands, body, schedule, types.compute)
         compiled.append(c)
-        steps.append(ProgramStep(step.operands, BoundStep(c, result, operands, p.options.threads), result))
+        fresh = _fresh(result.shape, result.dtype, order) if last else result
+        steps.append(ProgramStep(step.operands, BoundStep(c, result, operands, p.options.threads),
+                                 allocator(fresh, p.options.result_memory)))
         inputs.append(result)
     count(planned=1)
-    return ProgramCall(Program(steps, order), casts, types.result, tuple(compiled), planned)
+    return ProgramCall(Program(steps), casts, types.result, tuple(compiled), planned)
 
 
 def _would_round_twice(einsum: Einsum, sizes, out: Layout, inputs, body, schedule, accumulator: str) -> bool:
@@ -383,7 +384,7 @@ def _fresh(shape, dtype: str, order: str | tuple[int, ...]) -> Layout:
     axes = order if isinstance(order, tuple) else tuple(range(len(shape)))[::1 if order == "C" else -1]
     slowest_first = Layout.contiguous([shape[axis] for axis in axes], dtype)
     strides = tuple(slowest_first.strides[axes.index(i)] for i in range(len(shape)))
-    return Layout(tuple(shape), strides, dtype, fresh=True)
+    return Layout(tuple(shape), strides, dtype)
 
 
 def is_tiny(p: Problem, limit: int = 4096) -> bool:

@@ -122,19 +122,12 @@ def scratch(size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ProgramStep:
-    """`operands`: positions in the list of arrays at hand, which are removed from it (opt_einsum's way)."""
+    """`operands`: positions in the list of arrays at hand, which are removed from it (opt_einsum's way).
+    `empty` makes an array for the result."""
 
     operands: tuple[int, ...]
     bound: BoundStep
-    result: Layout
-
-
-def allocator(shape: tuple[int, ...], dtype: np.dtype, order: str | tuple[int, ...]) -> Callable[[], np.ndarray]:
-    """What makes a fresh result. `order`: 'C', 'F', or the axes from the slowest to the fastest."""
-    if isinstance(order, str):
-        return partial(np.empty, shape, dtype, order)
-    slowest_first, back = tuple(shape[axis] for axis in order), np.argsort(order)
-    return lambda: np.empty(slowest_first, dtype).transpose(back)
+    empty: Callable[[], np.ndarray]
 
 
 class Program:
@@ -142,11 +135,11 @@ class Program:
     result. Both answer NotImplemented where an operand or `out` has another layout than planned, or where
     `out` shares memory with an operand of the last step."""
 
-    def __init__(self, steps: Sequence[ProgramStep], order: str | tuple[int, ...]):
+    def __init__(self, steps: Sequence[ProgramStep]):
         self.steps = tuple(steps)
         last = self.steps[-1]
-        self.shape, self.dtype, self.order = last.result.shape, np.dtype(last.result.dtype), order
-        self.empty = allocator(self.shape, self.dtype, order)
+        self.shape, self.dtype = last.bound.out.shape, np.dtype(last.bound.out.dtype)
+        self.empty = last.empty
         self.run = last.bound.run if len(self.steps) == 1 else self._chain
 
     def __call__(self, operands: Sequence[np.ndarray], out: np.ndarray | None = None):
@@ -161,7 +154,7 @@ class Program:
             for i in sorted(step.operands, reverse=True):
                 del arrays[i]
             last = step is self.steps[-1]
-            result = out if last else np.empty(step.result.shape, step.result.dtype)
+            result = out if last else step.empty()
             if step.bound.run(result, *inputs) is NotImplemented:
                 return NotImplemented
             arrays.append(result)

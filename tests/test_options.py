@@ -35,7 +35,7 @@ def in_thread(function):
 
 
 def test_defaults():
-    assert current() == Options(module.available_threads(), None, True, "tiny")
+    assert current() == Options(module.available_threads(), None, True, "tiny", 256 * 2**20)
     assert current().threads >= 1
 
 
@@ -93,11 +93,12 @@ def test_bad_environment(monkeypatch, name, value, text):
     ({"cache_dir": 7}, "The option cache_dir cannot be 7: it must be a path."),
     ({"cache_dir": ""}, "The option cache_dir cannot be '': it must be a path."),
     ({"handover": "never"}, "The option handover cannot be 'never': it must be 'tiny' or 'unsupported'."),
+    ({"result_memory": -1}, "The option result_memory cannot be -1: it must be a number of bytes, 0 or more."),
     ({"handover": None}, "The option handover cannot be None: it must be 'tiny' or 'unsupported'."),
     ({"disk_cache": None}, "The option disk_cache cannot be None: it must be true (1, true, yes, on) or"
                            " false (0, false, no, off)."),
     ({"cachedir": "x"},
-     "einjit has no option 'cachedir': the options are threads, cache_dir, disk_cache, handover."),
+     "einjit has no option 'cachedir': the options are threads, cache_dir, disk_cache, handover, result_memory."),
     ({"threads": 5, "handover": ""}, "The option handover cannot be '': it must be 'tiny' or 'unsupported'."),
 ])
 def test_bad_changes(changes, text):
@@ -249,7 +250,8 @@ def test_reading_and_printing():
     options(threads=7, cache_dir="/kernels")
     seen = options()
     assert (seen.threads, seen.handover, seen.disk_cache) == (7, "tiny", True)
-    assert repr(seen) == "Options(threads=7, cache_dir='/kernels', disk_cache=True, handover='tiny')"
+    assert repr(seen) == (
+        "Options(threads=7, cache_dir='/kernels', disk_cache=True, handover='tiny', result_memory=268435456)")
     with pytest.raises(AttributeError, match="no option 'thread'"):
         seen.thread  # noqa: B018
 

@@ -16,7 +16,7 @@ from einjit import program
 from einjit.contraction import Layout
 from einjit.ir import Kind
 from einjit.params import tile_width
-from einjit.program import Program, allocator, scratch
+from einjit.program import Program, scratch
 from tests.equations import EVERYDAY, Case
 from tests.reference import assert_close, reference
 from tests.test_codegen import nest_of
@@ -175,16 +175,6 @@ def test_packed_panels_lie_in_a_workspace_and_small_kernels_need_none(always_pac
 
 
 # -- results -----------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("order,strides", [
-    ("C", (160, 40, 8)), ("F", (8, 24, 96)), ((0, 1, 2), (160, 40, 8)), ((2, 0, 1), (32, 8, 96)),
-    ((1, 2, 0), (8, 120, 24)),
-])
-def test_a_fresh_result_lies_in_the_order_of_its_axes(order, strides):
-    made = allocator((3, 4, 5), np.dtype("f8"), order)
-    assert (made().shape, made().strides) == ((3, 4, 5), strides)
-    assert made() is not made()
-
 
 def test_it_writes_to_out_and_returns_it():
     a, b = PACKED.arrays()

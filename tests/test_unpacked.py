@@ -9,7 +9,7 @@ from einjit.contraction import Layout, contraction
 from einjit.einsum import sizes_of
 from einjit.parse import parse_for
 from einjit.schedule.choose import choose, normalised
-from einjit.schedule.opts import Fuse, Pack, Reorder, Stream
+from einjit.schedule.opts import Fuse, Pack, Reorder
 
 ZNVER4 = machine.table_entry("znver4")
 
@@ -81,13 +81,3 @@ def test_short_rows_of_the_output_are_followed_by_those_of_b():
     chosen, _ = choice("dabfe,fc->edcba", (20, 24, 20, 20, 24), (20, 24))
     d, a, b, e = "ijkm"
     assert next(opt.labels for opt in chosen.schedule if isinstance(opt, Fuse) and opt.name == "N") == (d, b, e, a)
-
-
-def test_new_memory_is_written_through_the_caches():
-    def streams(fresh: bool) -> bool:
-        out = Layout((8000, 8000), (32000, 4), "float32", fresh=fresh)
-        c = contraction(parse_for("i,j->ij", ((8000,), (8000,))), {"i": 8000, "j": 8000}, out,
-                        [Layout.contiguous((8000,), "float32")] * 2)
-        return Stream() in choose(c, ZNVER4).schedule
-
-    assert streams(fresh=False) and not streams(fresh=True)
