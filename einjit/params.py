@@ -57,7 +57,7 @@ class _Filler:
             case "digits":
                 return self._describe(self.nest.label(w.label))
             case "table":
-                return self._reserve(8 * (self._block(w.label) + tile_width(self.nest, w.label)))
+                return self._reserve(8 * (self._block(w.label) + 2 * tile_width(self.nest, w.label)))
             case "pack":
                 return self._reserve(self._panel_bytes(w.tensor))
         raise TypeError(f"unknown word {w!r}")

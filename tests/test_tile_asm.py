@@ -12,7 +12,7 @@ from einjit.codegen import build
 from einjit.codegen.cpu import emit
 from einjit.ir import LoopNest
 from einjit.params import tile_width
-from tests.test_codegen import matmul
+from tests.test_codegen import matmul, nest_of
 
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 PROCESSORS = [
@@ -102,12 +102,22 @@ def assembly(nest: LoopNest, triple: str, cpu: str) -> str:
     return build.asm_of(emit(nest), machine)
 
 
-def test_rows_that_are_not_packed_cost_addresses_alone():
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_that_are_not_packed_cost_addresses_alone(dtype):
     """Twelve rows and two operands are more addresses than there are registers: some come from the stack."""
-    kernel = einjit.compile("ij,kj->ik", (500, 300), (200, 300), dtype="float32")
+    kernel = einjit.compile("ij,kj->ik", (500, 300), (200, 300), dtype=dtype)
     assert [pack.tensor for pack in kernel.nest.packs] == ["b"]
     loop = hot_loop(kernel.asm)
     for line in loop:
         vector_from_stack = re.search(r"mm\d", line) and any(
             re.search(rf"[(\[]{register}\b", line) for register in stack_registers(kernel.asm))
         assert not vector_from_stack, "\n".join(loop)
+
+
+@pytest.mark.parametrize("dtype,columns,in_a_step", [
+    ("float32", 200, 1), ("float64", 200, 2), ("float32", 2000, 0), ("float64", 2000, 0)])
+def test_the_next_rows_that_are_not_packed_are_asked_for(dtype, columns, in_a_step):
+    """As many in a step as it takes for twelve rows to have had their turn when a line of each is read."""
+    nest = nest_of("ij,kj->ik", ((500, 300), (columns, 300)), dtype, row="znver4")
+    loop = hot_loop(assembly(nest, X86, "znver4"))
+    assert sum("prefetcht1" in line for line in loop) == in_a_step, "\n".join(loop)

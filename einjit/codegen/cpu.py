@@ -235,15 +235,17 @@ class _Emitter:
 
     def _fill(self, loop: Loop, depth: int) -> None:
         label, block, width = loop.label, self.blocks[loop.label], tile_width(self.nest, loop.label)
-        padded = f"{block.end} - {block.start}"
+        end, count = block.end, f"{block.end} - {block.start}"
         if width > 1:
-            padded = f"({padded} + {width - 1}) // {width} * {width}"
+            # One tile more than the block has: its rows are asked for while the last tile is computed.
+            end = f"lesser({block.end} + {width}, {self.word('hi', label)})"
+            count = f"({count} + {2 * width - 1}) // {width} * {width}"
         self.tables[label] = block.start
         digits = self.word("digits", label)
         for i, t in enumerate(self.nest.tensors):
             if label in t.labels:
                 table = self.word("table", label, t.name)
-                self.line(depth, f"fill_offsets({table}, {digits}, {i}, {block.start}, {block.end}, {padded})")
+                self.line(depth, f"fill_offsets({table}, {digits}, {i}, {block.start}, {end}, {count})")
 
     def _table(self, t: Tensor, label: str) -> str:
         """Address of the table entry for the first position of the label's current block."""

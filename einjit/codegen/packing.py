@@ -110,7 +110,7 @@ class _Packer:
     def _ask_for(self, b, address) -> None:
         """Steps often lie on pages of their own, where no hardware looks ahead."""
         for line in range(0, self.spec.width * self.source.itemsize, LINE):
-            el.prefetch(b, b.add(address, I64(line)), writing=False)
+            el.prefetch(b, b.add(address, I64(line)), level=1)
 
     def copy_runs(self, destination, base, runs, steps, count) -> None:
         """Every vector of the panel is one run or two."""

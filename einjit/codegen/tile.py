@@ -97,6 +97,8 @@ class _Tile:
             return self._update(totals, fixed, left)
 
         def step(k: ir.Value, totals: Values) -> Values:
+            for x in self.operands:
+                x.prefetch_next(k)
             moving = {x.name: x.values(x.serial_offset(k), left) for x in self.operands if x.serial}
             return self._update(totals, fixed | moving, left)
 

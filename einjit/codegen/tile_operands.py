@@ -10,7 +10,7 @@ from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileTensor
 from .tile_places import Places, Position
 from .tile_totals import Slot, Values
 from .transpose import transposed
-from .vectors import I64, lane_mask
+from .vectors import I64, LINE, lane_mask, lesser
 
 
 class Operand:
@@ -63,6 +63,30 @@ class Operand:
     def _panel_width(self) -> int:
         t = self.t
         return self.spec.width if t.vector == PACKED else self.spec.widths[t.unrolled.index(PACKED)]
+
+    # -- the rows of the next tile ---------------------------------------------------------------------
+
+    def prefetch_next(self, k: ir.Value) -> None:
+        """Ask for the next tile's rows, if they are broadcast from where they lie: their runs may be too short for
+        the machine to foresee. Each row's turn comes once in as many steps as a line has elements.
+
+        Measured on Zen 4, float32: `ijk,irk->jr` of 200 and 32 columns 7.6 and 6.2 ms, rows of 360 elements 5.7
+        and 4.3. Into L2, not L1: rows that are in L2 already would push others out."""
+        if not self._rows_lie_apart:
+            return
+        b, axis = self.builder, self.t.unrolled.index(TABLE)
+        rows, steps = self.spec.widths[axis], max(1, LINE // self.source.itemsize)
+        at_once = -(-rows // steps)
+        first = lesser(b, b.mul(b.and_(k, I64(steps - 1)), I64(at_once)), I64(rows - at_once))
+        here = b.add(self.places.args[self.name], self.serial_offset(k))
+        for row in range(rows, rows + at_once):
+            offset = table_entry(b, self.places.args[f"{self.name}.u{axis}"], b.add(first, I64(row)))
+            el.prefetch(b, b.add(here, offset), level=2)
+
+    @property
+    def _rows_lie_apart(self) -> bool:
+        t = self.t
+        return t.serial == TABLE and not t.vector and TABLE in t.unrolled and any(x.packed for x in self.spec.inputs)
 
     # -- squares -------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class Output:
         for row in self.totals.rows:
             start = self._vector((row, 0))
             for line in range(0, self.spec.width * self.stored.itemsize, LINE):
-                el.prefetch(self.builder, self.builder.add(start, I64(line)), writing=True)
+                el.prefetch(self.builder, self.builder.add(start, I64(line)), level=1, writing=True)
 
     # -- one element a row: the vector label is summed -----------------------------------------------
 
