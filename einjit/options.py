@@ -52,7 +52,7 @@ class Options:
     cache_dir: str | None = None
     disk_cache: bool = True
     handover: str = "tiny"
-    result_memory: int = 1 << 28
+    result_memory: int = 1 << 29
 
 
 NAMES = tuple(f.name for f in fields(Options))

@@ -35,7 +35,7 @@ def in_thread(function):
 
 
 def test_defaults():
-    assert current() == Options(module.available_threads(), None, True, "tiny", 256 * 2**20)
+    assert current() == Options(module.available_threads(), None, True, "tiny", 512 * 2**20)
     assert current().threads >= 1
 
 
@@ -251,7 +251,7 @@ def test_reading_and_printing():
     seen = options()
     assert (seen.threads, seen.handover, seen.disk_cache) == (7, "tiny", True)
     assert repr(seen) == (
-        "Options(threads=7, cache_dir='/kernels', disk_cache=True, handover='tiny', result_memory=268435456)")
+        "Options(threads=7, cache_dir='/kernels', disk_cache=True, handover='tiny', result_memory=536870912)")
     with pytest.raises(AttributeError, match="no option 'thread'"):
         seen.thread  # noqa: B018
 
