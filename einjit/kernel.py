@@ -188,7 +188,16 @@ def _layout(operand, dtype, place: int, equation: str) -> Layout:
     if isinstance(operand, np.ndarray):
         return Layout.of(operand)
     if isinstance(operand, (tuple, list)) and all(isinstance(n, (int, np.integer)) and n >= 0 for n in operand):
-        return Layout.contiguous([int(n) for n in operand], np.dtype(dtype or "float64").name)
+        return Layout.contiguous([int(n) for n in operand], _dtype_name(dtype or "float64", place, equation))
     raise OperandError(f"operand {place} is {operand!r}, neither an array nor a shape", text=equation,
                        at=tokenize(equation).operand_span(place),
                        fix="pass arrays, or shapes such as (512, 256)")
+
+
+def _dtype_name(dtype, place: int, equation: str) -> str:
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        raise DtypeError(f"dtype {dtype!r} for operand {place} is not a dtype", text=equation,
+                         at=tokenize(equation).operand_span(place),
+                         fix="pass a NumPy dtype or its name, such as 'float32'") from None

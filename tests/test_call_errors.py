@@ -323,6 +323,11 @@ operand 1 is '34', neither an array nor a shape
   ij,jk->ik
   ^^^^^
   fix: give one dtype, or one for each operand"""),
+    (lambda: compiled((2, 3), (3, 4), dtype=["f4", "foo"]), DtypeError, """
+dtype 'foo' for operand 1 is not a dtype
+  ij,jk->ik
+     ^^
+  fix: pass a NumPy dtype or its name, such as 'float32'"""),
     (lambda: compiled(A, B.astype(object)), DtypeError, """
 operand 1 has dtype object, for which there are no kernels
   ij,jk->ik
