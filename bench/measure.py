@@ -23,7 +23,7 @@ SLOW = 2.0  # a peer whose single call takes longer is not asked again
 # Nor is one, after its very first call, that took so many seconds and so many times the best one's time. Where a
 # first call compiles, it must be so long that this hardly shows.
 BEHIND, FAR_BEHIND = (SLOW, 1.5), (0.2, 10.0)
-SETTLE = 0.002  # with threads: until another library's idle threads stop spinning
+SETTLE = 0.03  # with threads: until the idle ones of other libraries stop spinning (OpenBLAS: after 2**26 cycles)
 COLD_BYTES = 128 * 2**20
 
 
