@@ -104,5 +104,7 @@ def _check_stream(nest: LoopNest) -> None:
     vectors = [loop for loop in nest.loops if loop.kind is Kind.VECTOR]
     _refuse([loop.label for loop in vectors] != [nest.out.unit],
             "the output can be streamed only along a vectorised label in which it is contiguous")
-    _refuse(len(nest.label(nest.out.unit).members) > 1, f"the output cannot be streamed along {nest.out.unit}, which "
-            "is fused: a table of offsets cannot begin before it, where a cache line does")
+    steps = [loop.step for loop in nest.loops_of(nest.out.unit) if loop.step > 1]
+    _refuse(len(nest.label(nest.out.unit).members) > 1 and len(steps) != 1, "the output can be streamed along "
+            f"{nest.out.unit}, which is fused, only tile by tile: a table of offsets cannot begin before it, where a "
+            "cache line does")

@@ -94,10 +94,10 @@ def test_what_lies_around_the_output_is_left_alone(dtype, rows, columns, schedul
         np.testing.assert_array_equal(whole, expected)
 
 
-def run(array: np.ndarray, out: np.ndarray, schedule, threads: int = 1) -> None:
+def run(array: np.ndarray, out: np.ndarray, schedule, threads: int = 1, equation: str = "ij->ji") -> None:
     """Transpose straight into `out`, whatever its strides."""
-    layouts = Layout.of(out), [Layout.of(array)]
-    step = compile_step(parse("ij->ji", (2,)), dict(zip("ij", array.shape)), *layouts, schedule=schedule)
+    layouts, sizes = (Layout.of(out), [Layout.of(array)]), dict(zip("ijk", array.shape))
+    step = compile_step(parse(equation, (array.ndim,)), sizes, *layouts, schedule=schedule)
     assert BoundStep(step, *layouts, threads).run(out, array) is None
 
 
@@ -133,11 +133,39 @@ def test_a_streamed_kernel_stores_past_the_caches_and_ends_with_a_fence():
 @pytest.mark.parametrize("equation,schedule,reason", [
     ("ij->i", (Stream(),), "partial sums over j are read again"),
     ("ij->ji", (Stream(),), "only along a vectorised label in which it is contiguous"),
-    ("ij->ji", (Fuse(("j", "i"), "V"), Split("V", 8), Vectorize("V", 8), Stream()), "along V, which is fused"),
+    ("ij->ji", (Fuse(("j", "i"), "V"), Split("V", 16), Split("V", 8), Vectorize("V", 8), Stream()),
+     "along V, which is fused, only tile by tile"),
     ("ij->ji", (Stream(), Stream()), "streamed already")])
 def test_streaming_is_refused_with_its_reason(equation, schedule, reason):
     with pytest.raises(ScheduleError, match=reason):
         einjit.compile(equation, (64, 64), schedule=schedule)
+
+
+RUNS = (Fuse(("j", "i"), "V"), Fuse(("k",), "U"), Split("V", 8), Split("U", 8), Reorder(("V/8", "U/8", "U", "V")),
+        Unroll("U"), Vectorize("V", 8), Stream())
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32", "float64", "complex64"])
+@pytest.mark.parametrize("shape", [(5, 7, 9), (16, 4, 8), (3, 40, 17), (28, 28, 28), (2, 3, 20)])
+@pytest.mark.parametrize("margin", [0, 3, 16])
+def test_a_run_of_several_dimensions_is_streamed_and_what_lies_around_it_left_alone(dtype, shape, margin):
+    (array,) = operands("ijk->kji", dict(zip("ijk", shape)), dtype)
+    i, j, k = shape
+    rows = np.full((k + 2, i * j + margin), 1, dtype)
+    expected = rows.copy()
+    expected[1:-1, :i * j] = array.transpose(2, 1, 0).reshape(k, i * j)
+    run(array, rows[1:-1, :i * j].reshape(k, j, i), RUNS, equation="ijk->kji")
+    np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("shape,run", [
+    ((28, 28, 64, 40), "kji"), ((16, 64, 40), "ji"), ((1024, 16, 40), "i"), ((28, 27, 40), "")])
+def test_short_rows_that_lie_together_are_streamed_as_one(shape, run):
+    equation = {3: "ijk->kji", 4: "ijkl->lkji"}[len(shape)]
+    nest = chosen(equation, shape, l3=SMALL_L3)[1]
+    assert nest.streamed == bool(run)
+    if run:
+        assert nest.loops[0].name == "V/16" and "".join(reversed(nest.label("V").members)) == run
 
 
 def test_tiles_over_an_edge_are_moved_inside_where_nothing_is_summed():

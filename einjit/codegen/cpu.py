@@ -189,7 +189,7 @@ class _Emitter:
         self.line(depth, f"for {variable} in range({first}, {block.end}{'' if step == '1' else ', ' + step}):")
         depth += 1
         self.blocks[loop.label] = _Block(variable, f"{variable} + 1" if loop.step == 1 else f"{variable}_end")
-        if loop.step > 1 and self._is_free_tile(loop):
+        if loop.step > 1 and (self._is_free_tile(loop) or self._is_streamed_tile(loop)):
             self._place_tile(loop, streamed, depth)
         elif loop.step > 1:
             self.line(depth, f"{variable}_end = lesser({variable} + {step}, {block.end})")
@@ -215,6 +215,11 @@ class _Emitter:
         return (loop is self.nest.loops_of(label.name)[-2] and loop.step == tile_width(self.nest, label.name)
                 and not is_tabled(self.nest, label) and not any(lb.summed for lb in self.nest.labels))
 
+    def _is_streamed_tile(self, loop: Loop) -> bool:
+        """Whether a loop is over the tiles of a streamed output's fused label: its only one, which fills the table."""
+        label = self.nest.label(loop.label)
+        return self.nest.streamed and loop.label == self.nest.out.unit and len(label.members) > 1
+
     def _line_start(self, loop: Loop, depth: int) -> str:
         """Where the loops over a streamed output's contiguous label begin: where its cache line does, so that
         all tiles but the first are aligned with lines."""
@@ -223,6 +228,8 @@ class _Emitter:
             return start
         tabled = {lb.name for lb in self.nest.labels if is_tabled(self.nest, lb)}
         address = self._base(out, tabled - set(self.tables))
+        if loop.label in tabled:
+            address += f" + {start} * {np.dtype(out.dtype).itemsize}"
         past = f"past_line({address}, {np.dtype(out.dtype).itemsize})"
         # By less than a tile, so that the first one is not empty.
         self.line(depth, f"{loop.label}_line = {start} - {past} % {tile_width(self.nest, loop.label)}")

@@ -9,7 +9,7 @@ from .memory import table_entry
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileTensor
 from .tile_places import Places, Position
 from .tile_totals import Slot, Values
-from .transpose import transposed
+from .transpose import loaded_transposed, transposed
 from .vectors import I64, lane_mask
 
 
@@ -85,8 +85,10 @@ class Operand:
         return values
 
     def _square(self, start: ir.Value, rows: list[ir.Value], mask: ir.Value | None) -> list[Lanes]:
-        b = self.builder
-        lines = [el.load(b, self.source, b.add(start, row), self.spec.lanes, mask) for row in rows]
+        b, addresses = self.builder, [self.builder.add(start, row) for row in rows]
+        if mask is None and self.source.components == 1:
+            return [self._converted(line) for line in loaded_transposed(b, self.source, addresses)]
+        lines = [el.load(b, self.source, address, self.spec.lanes, mask) for address in addresses]
         return transposed(b, [self._converted(line) for line in lines])
 
     def _or_before(self, i: int, end: ir.Value, line: Lanes, before: Lanes) -> Lanes:

@@ -41,6 +41,11 @@ def walked(name: str, d: Dimension) -> Placed:
     return Placed(((name, d),), (Fuse((d.name,), name),), (name,))
 
 
+def fused_in_blocks(name: str, group: Sequence[Dimension], step: int) -> Placed:
+    """Dimensions as one label, the slowest first, in blocks."""
+    return Placed(tuple((name, d) for d in group), (Fuse(names(group), name), Split(name, step)), (f"{name}/{step}",))
+
+
 def held_whole(name: str, d: Dimension) -> Placed:
     return Placed(((name, d),), (Fuse((d.name,), name),), whole=(name,))
 
@@ -77,7 +82,8 @@ class Draft:
     `loops`: those of the tile and over its blocks, from the outside in. `lanes`: of V; 0 where nothing is
     vectorised. `outermost`: loops over large blocks, which stand right inside O. `in_memory_order`: the sums R
     run outside the kept dimensions I that move faster. `near`: tensors whose neighbours the loops of O visit soon
-    after one another. `past_caches`: whether the output is written past them.
+    after one another. `around`: loops that stand outside of O. `past_caches`: whether the output is written past
+    them.
     """
 
     family: str
@@ -88,13 +94,14 @@ class Draft:
     outermost: tuple[str, ...] = ()
     in_memory_order: bool = False
     near: tuple[int, ...] = (0,)
+    around: tuple[str, ...] = ()
     past_caches: bool = False
 
 
 def finished(p: Problem, draft: Draft) -> Schedule:
     """The draft with what is left fused into outer loops, and the order of all fixed."""
     outer = _outer_groups(p, draft)
-    opts, order = list(draft.placed.opts), []
+    opts, order = list(draft.placed.opts), list(draft.around)
     for name, group in outer.items():
         fusing, loops = _fused(name, group)
         opts += fusing
