@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .errors import ScheduleError
-from .ir import TILE, Kind, Loop, LoopNest, Pack
+from .ir import TILE, Kind, Loop, LoopNest, Pack, Staging
 
 MAX_WHOLE = 64              # positions of a label that are written out one by one
 
@@ -19,6 +19,8 @@ def verify(nest: LoopNest) -> LoopNest:
             _check_parallel(nest, node)
     if nest.streamed:
         _check_stream(nest)
+    if nest.staged:
+        _check_staging(nest, nest.staged)
     return nest
 
 
@@ -108,3 +110,27 @@ def _check_stream(nest: LoopNest) -> None:
     _refuse(len(nest.label(nest.out.unit).members) > 1 and len(steps) != 1, "the output can be streamed along "
             f"{nest.out.unit}, which is fused, only tile by tile: a table of offsets cannot begin before it, where a "
             "cache line does")
+
+
+def _check_staging(nest: LoopNest, staging: Staging) -> None:
+    _refuse(nest.streamed, "the output cannot be streamed and staged")
+    names = [node.name if isinstance(node, Loop) else "" for node in nest.nodes]
+    outside = [loop for loop in nest.loops if loop.kind not in TILE]
+    _refuse(staging.at not in [loop.name for loop in outside], f"there is no loop {staging.at} outside of the tile")
+    sums = [label.name for label in nest.labels if label.summed]
+    _refuse(bool(sums) or bool(nest.packs), "the output can be staged only where nothing is summed")
+    _refuse(not staging.labels or staging.labels[-1] != nest.out.unit,
+            "the last label of a staged block must be the one in which the output is contiguous")
+    at = names.index(staging.at)
+    inside = {loop.label for loop in nest.nodes[at + 1:] if isinstance(loop, Loop)}
+    if nest.nodes[at].step > 1:
+        inside.add(nest.nodes[at].label)
+    _refuse(inside != set(staging.labels) or len(staging.labels) != len(set(staging.labels)),
+            f"inside loop {staging.at} are the labels {', '.join(sorted(inside))}, which the staging must name once each")
+    for label in staging.labels:
+        _refuse(len(nest.label(label).members) > 1, f"a block cannot be staged along {label}, which is fused")
+        loops = nest.loops_of(label)
+        # A tile over the edge is moved inside its label: it must not leave the block.
+        in_tile = loops[-1].kind in TILE
+        _refuse(in_tile and (loops[0] in nest.nodes[:at] or nest.nodes[at] in loops[:-2]), f"tiles along {label} must not leave the block: "
+                f"it must hold {label} whole, or one tile of it")

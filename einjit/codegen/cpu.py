@@ -22,7 +22,8 @@ from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, PackSpec, TileSpec, Tile
 class Word:
     """One int64 of the parameter block. `what`: lo, hi (range of a label), step (of its index-th loop),
     stride (of a tensor along a label), digits (description of a fused label), table (of offsets of a
-    tensor along a label) or pack (buffer of a tensor); the last two are places in the workspace."""
+    tensor along a label), pack (buffer of a tensor) or stage (buffer of the output's blocks); the last
+    three are places in the workspace."""
 
     what: str
     label: str = ""
@@ -38,6 +39,8 @@ class Word:
                 return f"{self.tensor}_{self.label}"
             case "pack":
                 return f"{self.tensor}_panels"
+            case "stage":
+                return "stage"
         return f"{self.label}_{self.what}"
 
 
@@ -60,7 +63,7 @@ def structure(nest: LoopNest) -> tuple:
     """All that the source of a nest depends on: nests that agree in it share one kernel."""
     labels = tuple((lb.name, lb.summed, len(lb.members) > 1) for lb in nest.labels)
     nodes = tuple(n if isinstance(n, Pack) else (n.label, n.kind, n.lanes, _literal_step(nest, n)) for n in nest.nodes)
-    return labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes, nest.streamed
+    return labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes, nest.streamed, nest.staged
 
 
 def _literal_step(nest: LoopNest, loop: Loop) -> int:
@@ -123,6 +126,7 @@ class _Emitter:
         self.blocks = {lb.name: self._range(lb) for lb in nest.labels}
         self.tables: dict[str, str] = {}        # label -> first position of its offset tables
         self.packed: dict[str, tuple[_Block, _Block]] = {}
+        self.ends: dict[Loop, str] = {}         # where the block ends that a loop walks
         self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
         self.vector = next((n for n in self.tile if n.kind is Kind.VECTOR), None)
         self.unrolled = [n for n in self.tile if n.kind is Kind.UNROLLED]
@@ -142,8 +146,13 @@ class _Emitter:
             if node is self.absorbed:
                 continue
             depth = self._pack(node, depth) if isinstance(node, Pack) else self._loop(node, depth)
+            if self.nest.staged and node.name == self.nest.staged.at:
+                self._begin_block(node, depth)
+                block_depth = depth
         self._tile(depth)
-        if self.nest.streamed:
+        if self.nest.staged:
+            self.line(block_depth, f"write_staged(out_block, out_shift, out_bytes)")
+        if self.nest.streamed or self.nest.staged:
             self.line(1, "fence()")
         # Named after what the code computes, on the schedule's labels: equations that share code share names.
         terms = ["".join(t.labels) or "1" for t in (*self.nest.inputs, self.nest.out)]
@@ -158,13 +167,14 @@ class _Emitter:
         count = len(self.nest.tensors) + 1
         loads = [f"    {pointers} = {', '.join(f'word(ptrs, {i})' for i in range(count))}"]
         for i, w in enumerate(self.words):
-            base = {"table": "work + ", "pack": "work + ", "digits": "p + "}.get(w.what, "")
+            base = {"table": "work + ", "pack": "work + ", "stage": "work + ", "digits": "p + "}.get(w.what, "")
             loads.append(f"    {w.name} = {base}word(p, {i})")
         return "\n".join([
             "from numba import njit", "",
             "from einjit.codegen.memory import fence, fill_offsets, greater, lesser, past_line, word",
             "from einjit.codegen.packing import packing",
             "from einjit.codegen.specs import PackSpec, TileSpec, TileTensor",
+            *["from einjit.codegen.staging import stage_shift, staged_writer"] * bool(self.nest.staged),
             "from einjit.codegen.tile import register_tile",
             "from einjit.expr import Binary, Const, Operand, Select, Unary", "",
             *self.header, "",
@@ -183,6 +193,7 @@ class _Emitter:
 
     def _loop(self, loop: Loop, depth: int) -> int:
         block, variable = self.blocks[loop.label], self.nest.variable(loop)
+        self.ends[loop] = block.end
         step = self._step(loop)
         streamed = self.nest.streamed and loop.label == self.nest.out.unit
         first = self._line_start(loop, depth) if streamed else block.start
@@ -270,6 +281,34 @@ class _Emitter:
                          f"{self._table(t, pack.serial)}, {panel.end} - {panel.start}, {serial.end} - {serial.start})")
         return depth
 
+    # -- a staged output ---------------------------------------------------------------------------
+
+    def _begin_block(self, loop: Loop, depth: int) -> None:
+        """Where the block lies, how far from it its buffer is, and how far on the next block's inputs."""
+        out, itemsize = self.nest.out, np.dtype(self.nest.out.dtype).itemsize
+        sizes = [f"({self.blocks[label].end} - {self.blocks[label].start}) * {self._stride(out, label)}"
+                 for label in self.nest.staged.labels]
+        together = [f"({self._stride(out, slower)} == {size})"
+                    for slower, size in zip(self.nest.staged.labels, sizes[1:])] or ["True"]
+        self.header += [f"write_staged = staged_writer({out.dtype!r})"]
+        self.line(depth, f"out_block = {self._base(out, set())}")
+        self.line(depth, f"out_bytes = {sizes[0]}")
+        self.line(depth, f"out_shift = stage_shift({' & '.join(together)}, out_block, {itemsize}, "
+                         f"{self.word('stage')})")
+        for t in self.nest.inputs:
+            self.line(depth, f"{t.name}_ahead = {self._ahead(t, loop)}")
+
+    def _ahead(self, t: Tensor, loop: Loop) -> str:
+        """Bytes from what this iteration of a loop reads of a tensor to what the next one does; 0 for the last one
+        that a table of offsets knows."""
+        if loop.label not in t.labels:
+            return "0"
+        if not is_tabled(self.nest, self.nest.label(loop.label)):
+            return f"{loop.step} * {self._stride(t, loop.label)}"
+        table, start, origin = self.word("table", loop.label, t.name), self.blocks[loop.label].start, self.tables[loop.label]
+        following = f"lesser({start} + {loop.step}, {self.ends[loop]} - 1)"
+        return f"word({table}, {following} - {origin}) - word({table}, {start} - {origin})"
+
     # -- the register tile ---------------------------------------------------------------------------
 
     def _tile(self, depth: int) -> None:
@@ -300,7 +339,7 @@ class _Emitter:
             reduce=nest.reduce, body=nest.body,
             whole=tuple((place, nest.label(label).extent) for place, label in self._places().items()
                         if nest.is_whole(label)),
-            streamed=nest.streamed)
+            streamed=nest.streamed, ahead=nest.staged is not None)
 
     def _places(self) -> dict[str, str]:
         """The tile's labels by the names that its arguments have for them."""
@@ -349,6 +388,9 @@ class _Emitter:
                     values[f"{t.name}.{place}"] = self._table(t, label) if tabled else self._stride(t, label)
         for t in self.nest.tensors:
             values[t.name] = self._panel(t) if t.name in self.packed else self._base(t, set(places.values()))
+        if self.nest.staged:
+            values[self.nest.out.name] += " + out_shift"
+            values |= {f"{t.name}.ahead": f"{t.name}_ahead" for t in self.nest.inputs}
         return values
 
     def _base(self, t: Tensor, moving: set[str]) -> str:

@@ -91,11 +91,11 @@ def stream(builder, element: Element, address: ir.Value, value: Lanes) -> None:
     store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
 
 
-def prefetch(builder, address: ir.Value, writing: bool) -> None:
-    """Ask for the cache line of an address, which need not be one that can be read."""
+def prefetch(builder, address: ir.Value, writing: bool, level: int = 1) -> None:
+    """Ask for the cache line of an address, which need not be one that can be read; into L1, or into L2 alone."""
     fetch = intrinsic_function(builder, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
-    keep_in_all_levels, data = I32(3), I32(1)
-    builder.call(fetch, [pointer(builder, address, I8), I32(int(writing)), keep_in_all_levels, data])
+    locality, data = I32(4 - level), I32(1)
+    builder.call(fetch, [pointer(builder, address, I8), I32(int(writing)), locality, data])
 
 
 def store(builder, element: Element, address: ir.Value, value: Lanes, mask=None) -> None:

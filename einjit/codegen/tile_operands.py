@@ -56,6 +56,7 @@ class Operand:
             return el.load(b, self.source, start, 1)
         if t.vector == UNIT:
             address = b.add(start, I64(j * lanes * self.source.itemsize))
+            self._ask_ahead(address)
             return el.load(b, self.source, address, lanes, None if left is None else self.places.mask(j, left))
         return el.gather(b, self.source, [b.add(start, o) for o in self.places.lane_offsets(t, j, left)])
 
@@ -63,6 +64,14 @@ class Operand:
     def _panel_width(self) -> int:
         t = self.t
         return self.spec.width if t.vector == PACKED else self.spec.widths[t.unrolled.index(PACKED)]
+
+    def _ask_ahead(self, address: ir.Value) -> None:
+        """Ask for the vector of a later block that corresponds to one. More lines than L1 waits for at a time are
+        on their way to L2. One prefetch will do: where the vector lies on two lines, the first was asked for
+        with the vector before it, or belongs to this block."""
+        if self.spec.ahead:
+            b, last = self.builder, self.spec.lanes * self.source.itemsize - 1
+            el.prefetch(b, b.add(b.add(address, self.places.args[f"{self.name}.ahead"]), I64(last)), False, level=2)
 
     # -- squares -------------------------------------------------------------------------------------
 
@@ -86,6 +95,8 @@ class Operand:
 
     def _square(self, start: ir.Value, rows: list[ir.Value], mask: ir.Value | None) -> list[Lanes]:
         b, addresses = self.builder, [self.builder.add(start, row) for row in rows]
+        for address in addresses:
+            self._ask_ahead(address)
         if mask is None and self.source.components == 1:
             return [self._converted(line) for line in loaded_transposed(b, self.source, addresses)]
         lines = [el.load(b, self.source, address, self.spec.lanes, mask) for address in addresses]

@@ -11,7 +11,7 @@ from typing import Mapping, Sequence
 
 from ..contraction import Dimension
 from .choice import OUTER_BLOCK, by_either_stride, by_stride, extent, names
-from .opts import Fuse, Opt, Parallel, Reorder, Schedule, Split, Stream, Unroll, Vectorize
+from .opts import Fuse, Opt, Parallel, Reorder, Schedule, Split, Stage, Stream, Unroll, Vectorize
 from .problem import Problem
 
 NEAR_ROW = 512              # elements of a row walked before the rows next to it: lines of both stay in L2
@@ -83,7 +83,7 @@ class Draft:
     vectorised. `outermost`: loops over large blocks, which stand right inside O. `in_memory_order`: the sums R
     run outside the kept dimensions I that move faster. `near`: tensors whose neighbours the loops of O visit soon
     after one another. `around`: loops that stand outside of O. `past_caches`: whether the output is written past
-    them.
+    them. `block`: the labels of a block of the output that is staged, the slowest first.
     """
 
     family: str
@@ -96,6 +96,7 @@ class Draft:
     near: tuple[int, ...] = (0,)
     around: tuple[str, ...] = ()
     past_caches: bool = False
+    block: tuple[str, ...] = ()
 
 
 def finished(p: Problem, draft: Draft) -> Schedule:
@@ -113,6 +114,8 @@ def finished(p: Problem, draft: Draft) -> Schedule:
         opts.append(Vectorize("V", draft.lanes))
     if draft.past_caches:
         opts.append(Stream())
+    if draft.block:
+        opts.append(Stage(order[len(order) - len(draft.loops) - 1], draft.block))
     shared = _shared_sum(p, draft, outer, order) or _shared(draft, outer)
     return (*opts, Parallel(shared)) if shared else tuple(opts)
 

@@ -6,10 +6,11 @@ from typing import Sequence
 
 from ..contraction import Dimension
 from .choice import extent
-from .draft import NEAR_ROW, Draft, fused_in_blocks, in_blocks, unrolled
+from .draft import NEAR_ROW, Draft, Placed, fused_in_blocks, in_blocks, unrolled, walked
 from .problem import Problem, vectors_along
 
 LONG_RUN = 64               # lines of a run of the output, whose first and last are written in part
+STAGED = 8 << 10            # bytes of a block of the output that is staged, at the least: its ends are lines in part
 
 
 def in_order(p: Problem, vector: Dimension) -> Draft:
@@ -23,7 +24,10 @@ def in_order(p: Problem, vector: Dimension) -> Draft:
 def transposed(p: Problem, vector: Dimension, across: Dimension) -> Draft:
     """Squares read along one dimension, turned in registers, and written along the other."""
     run = _run(p, vector, across)
-    return _streamed_squares(p, run, across) if _streams_squares(p, run) else _squares(p, vector, across)
+    if _streams_squares(p, run):
+        return _streamed_squares(p, run, across)
+    block = _staged_block(p, vector, across)
+    return _staged_squares(p, block, across) if block else _squares(p, vector, across)
 
 
 def _squares(p: Problem, vector: Dimension, across: Dimension) -> Draft:
@@ -52,14 +56,49 @@ def _streams_rows(p: Problem, vector: Dimension) -> bool:
     return not p.c.fresh and _fills_lines(p, vector) and vector.extent * p.itemsize(0) >= 64 * p.cpu.l1.line
 
 
+def _staged_squares(p: Problem, block: Sequence[Dimension], across: Dimension) -> Draft:
+    """Squares of blocks that lie together in the output, each block written at once, in the order of the input."""
+    vector = block[-1]
+    side, vectors = p.square(vector, across)
+    rows, along = in_blocks("U", across, side), in_blocks("V", vector, side * vectors)
+    others = [walked(name, d) for name, d in zip("WXYZ", (d for d in block if d not in (vector, across)))]
+    whole = extent(block) * p.itemsize(0) <= p.cpu.l2.size // 4
+    parts = [(across, rows), (vector, along), *((placed.dimensions[0], placed) for placed in others)]
+    parts.sort(key=lambda part: -min(abs(part[0].strides[t]) for t in p.inputs if part[0].strides[t]))
+    inner = [loop for d, placed in parts for loop in placed.loops if whole or d is not across]
+    placed = sum((placed for _, placed in parts), Placed())
+    names = {d.name: name for name, d in placed.labels}
+    return Draft("transposition", f"{side} x {side} squares", placed, (*inner, "U", "V"), side, near=tuple(p.inputs),
+                 outermost=() if whole else rows.loops, block=tuple(names[d.name] for d in block))
+
+
+def _staged_block(p: Problem, vector: Dimension, across: Dimension) -> list[Dimension]:
+    """Dimensions that lie together in the output, the slowest first, from the vectorised one on until the other of
+    the squares is among them; empty where staging them does not pay."""
+    block = [vector]
+    while across not in block or extent(block) * p.itemsize(0) < STAGED:
+        slower = _next_slower(p, block)
+        if slower is None:
+            return []
+        block.insert(0, slower)
+    side, _ = p.square(vector, across)
+    least = extent(block) * p.itemsize(0) // (across.extent if block[0] is across else 1) * side
+    return block if _fills_lines(p, vector) and least <= p.cpu.l2.size // 4 else []
+
+
+def _next_slower(p: Problem, block: Sequence[Dimension]) -> Dimension | None:
+    """The dimension along which such blocks lie one behind the other in the output."""
+    end = block[0].strides[0] * block[0].extent
+    return next((d for d in p.c.members(0) if d.strides[0] == end), None)
+
+
 def _run(p: Problem, vector: Dimension, across: Dimension) -> list[Dimension]:
     """Dimensions that lie together in the output from the vectorised one on, the slowest first, until their run
     has so many lines that its ends, which are lines in part, cost little."""
     run = [vector]
-    while run[0].strides[0] * run[0].extent < LONG_RUN * p.cpu.l1.line:
-        end = run[0].strides[0] * run[0].extent
-        slower = next((d for d in p.c.members(0) if d.strides[0] == end and d is not across), None)
-        if slower is None:
+    while extent(run) * p.itemsize(0) < LONG_RUN * p.cpu.l1.line:
+        slower = _next_slower(p, run)
+        if slower is None or slower is across:
             break
         run.insert(0, slower)
     return run

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Sequence
 
 from ..errors import ScheduleError
-from ..ir import Kind, Label, Loop, LoopNest, Tensor
+from ..ir import Kind, Label, Loop, LoopNest, Staging, Tensor
 from ..ir import Pack as PackNode
 from ..verify import verify
 
@@ -156,7 +156,21 @@ class Stream:
         return replace(nest, streamed=True)
 
 
-Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Stream
+@dataclass(frozen=True)
+class Stage:
+    """Collect the output's blocks, one in each iteration of the loop named `at`, in a buffer, and write each from
+    there past the caches, in whole lines but for its ends; meanwhile ask for the inputs of the next one.
+    `labels`: those that the block runs along, the slowest in the output first."""
+
+    at: str
+    labels: tuple[str, ...]
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        _require(not nest.streamed and nest.staged is None, "the output is streamed or staged already")
+        return replace(nest, staged=Staging(self.at, self.labels))
+
+
+Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Stream | Stage
 Schedule = tuple[Opt, ...]
 
 
