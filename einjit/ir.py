@@ -86,7 +86,7 @@ class Staging:
 class LoopNest:
     """`nodes` from the outside in; inside them all stands `out[...] = reduce(out[...], body(inputs))`, computed
     in the dtype `accumulator`. `streamed`: the output is written past the caches; `staged`: by way of a
-    buffer."""
+    buffer. `ahead`: the name of a loop; while one iteration of it runs, the inputs of the next are asked for."""
 
     name: str
     labels: tuple[Label, ...]
@@ -98,6 +98,7 @@ class LoopNest:
     nodes: tuple[Loop | Pack, ...]
     streamed: bool = False
     staged: Staging | None = None
+    ahead: str = ""
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -176,4 +177,6 @@ def _text(nest: LoopNest) -> str:
         lines[-1] += f"  # {nest.out.name} past the caches"
     if nest.staged:
         lines[-1] += f", block by block of {nest.staged.at}"
+    if nest.ahead:
+        lines[-1] += f"  # inputs of the next {nest.ahead} asked for"
     return "\n".join(lines)

@@ -21,6 +21,8 @@ def verify(nest: LoopNest) -> LoopNest:
         _check_stream(nest)
     if nest.staged:
         _check_staging(nest, nest.staged)
+    loops = [loop.name for loop in nest.loops if loop.kind not in TILE]
+    _refuse(nest.ahead not in ("", *loops), f"there is no loop {nest.ahead} outside of the tile")
     return nest
 
 
@@ -115,8 +117,8 @@ def _check_stream(nest: LoopNest) -> None:
 def _check_staging(nest: LoopNest, staging: Staging) -> None:
     _refuse(nest.streamed, "the output cannot be streamed and staged")
     names = [node.name if isinstance(node, Loop) else "" for node in nest.nodes]
-    outside = [loop for loop in nest.loops if loop.kind not in TILE]
-    _refuse(staging.at not in [loop.name for loop in outside], f"there is no loop {staging.at} outside of the tile")
+    outside = [loop.name for loop in nest.loops if loop.kind not in TILE]
+    _refuse(staging.at not in outside, f"there is no loop {staging.at} outside of the tile")
     sums = [label.name for label in nest.labels if label.summed]
     _refuse(bool(sums) or bool(nest.packs), "the output can be staged only where nothing is summed")
     _refuse(not staging.labels or staging.labels[-1] != nest.out.unit,
@@ -129,8 +131,3 @@ def _check_staging(nest: LoopNest, staging: Staging) -> None:
             f"inside loop {staging.at} are the labels {', '.join(sorted(inside))}, which the staging must name once each")
     for label in staging.labels:
         _refuse(len(nest.label(label).members) > 1, f"a block cannot be staged along {label}, which is fused")
-        loops = nest.loops_of(label)
-        # A tile over the edge is moved inside its label: it must not leave the block.
-        in_tile = loops[-1].kind in TILE
-        _refuse(in_tile and (loops[0] in nest.nodes[:at] or nest.nodes[at] in loops[:-2]), f"tiles along {label} must not leave the block: "
-                f"it must hold {label} whole, or one tile of it")

@@ -11,7 +11,7 @@ from typing import Mapping, Sequence
 
 from ..contraction import Dimension
 from .choice import OUTER_BLOCK, by_either_stride, by_stride, extent, names
-from .opts import Fuse, Opt, Parallel, Reorder, Schedule, Split, Stage, Stream, Unroll, Vectorize
+from .opts import Ahead, Fuse, Opt, Parallel, Reorder, Schedule, Split, Stage, Stream, Unroll, Vectorize
 from .problem import Problem
 
 NEAR_ROW = 512              # elements of a row walked before the rows next to it: lines of both stay in L2
@@ -83,7 +83,8 @@ class Draft:
     vectorised. `outermost`: loops over large blocks, which stand right inside O. `in_memory_order`: the sums R
     run outside the kept dimensions I that move faster. `near`: tensors whose neighbours the loops of O visit soon
     after one another. `around`: loops that stand outside of O. `past_caches`: whether the output is written past
-    them. `block`: the labels of a block of the output that is staged, the slowest first.
+    them. `block`: the labels of a block of the output that is staged in each iteration of the loop around the draft's
+    own, the slowest first. `ahead`: whether the inputs of the next iteration of that loop are asked for.
     """
 
     family: str
@@ -97,6 +98,7 @@ class Draft:
     around: tuple[str, ...] = ()
     past_caches: bool = False
     block: tuple[str, ...] = ()
+    ahead: bool = False
 
 
 def finished(p: Problem, draft: Draft) -> Schedule:
@@ -114,8 +116,11 @@ def finished(p: Problem, draft: Draft) -> Schedule:
         opts.append(Vectorize("V", draft.lanes))
     if draft.past_caches:
         opts.append(Stream())
-    if draft.block:
-        opts.append(Stage(order[len(order) - len(draft.loops) - 1], draft.block))
+    around = order[len(order) - len(draft.loops) - 1] if len(order) > len(draft.loops) else ""
+    if around and draft.block:
+        opts.append(Stage(around, draft.block))
+    if around and draft.ahead:
+        opts.append(Ahead(around))
     shared = _shared_sum(p, draft, outer, order) or _shared(draft, outer)
     return (*opts, Parallel(shared)) if shared else tuple(opts)
 

@@ -14,6 +14,9 @@ STAGED = 8 << 10            # bytes of a block of the output that is staged, at 
 
 
 def in_order(p: Problem, vector: Dimension) -> Draft:
+    block = [] if p.c.fresh or _streams_rows(p, vector) else _staged_rows(p, vector)
+    if block:
+        return _staged_copy(p, block)
     lanes = p.lanes(vector)
     vectors = vectors_along(vector, lanes, 4 // p.components)
     along = in_blocks("V", vector, lanes * vectors)
@@ -47,7 +50,7 @@ def _streamed_squares(p: Problem, run: Sequence[Dimension], across: Dimension) -
     side, vectors = p.square(replace(run[-1], extent=extent(run)), across)
     rows, along = unrolled(p, [across], [side]), fused_in_blocks("V", run, side * vectors)
     return Draft("transposition", f"{side} x {side} squares", rows + along, (*rows.loops, "U", "V"), side,
-                 near=tuple(p.inputs), around=along.loops, past_caches=True)
+                 near=tuple(p.inputs), around=along.loops, past_caches=True, ahead=True)
 
 
 def _streams_rows(p: Problem, vector: Dimension) -> bool:
@@ -60,16 +63,19 @@ def _staged_squares(p: Problem, block: Sequence[Dimension], across: Dimension) -
     """Squares of blocks that lie together in the output, each block written at once, in the order of the input."""
     vector = block[-1]
     side, vectors = p.square(vector, across)
-    rows, along = in_blocks("U", across, side), in_blocks("V", vector, side * vectors)
-    others = [walked(name, d) for name, d in zip("WXYZ", (d for d in block if d not in (vector, across)))]
     whole = extent(block) * p.itemsize(0) <= p.cpu.l2.size // 4
+    # Of longer ones four lines at a time: one would share both its lines with the next, which L2 must keep so long.
+    rows = in_blocks("U", across, *([] if whole else [4 * side]), side)
+    along = in_blocks("V", vector, side * vectors)
+    others = [walked(name, d) for name, d in zip("WXYZ", (d for d in block if d not in (vector, across)))]
     parts = [(across, rows), (vector, along), *((placed.dimensions[0], placed) for placed in others)]
     parts.sort(key=lambda part: -min(abs(part[0].strides[t]) for t in p.inputs if part[0].strides[t]))
-    inner = [loop for d, placed in parts for loop in placed.loops if whole or d is not across]
+    outermost = () if whole else rows.loops[:-1]
+    inner = [loop for _, placed in parts for loop in placed.loops if loop not in outermost]
     placed = sum((placed for _, placed in parts), Placed())
     names = {d.name: name for name, d in placed.labels}
     return Draft("transposition", f"{side} x {side} squares", placed, (*inner, "U", "V"), side, near=tuple(p.inputs),
-                 outermost=() if whole else rows.loops, block=tuple(names[d.name] for d in block))
+                 outermost=outermost, block=tuple(names[d.name] for d in block), ahead=True)
 
 
 def _staged_block(p: Problem, vector: Dimension, across: Dimension) -> list[Dimension]:
@@ -82,8 +88,34 @@ def _staged_block(p: Problem, vector: Dimension, across: Dimension) -> list[Dime
             return []
         block.insert(0, slower)
     side, _ = p.square(vector, across)
-    least = extent(block) * p.itemsize(0) // (across.extent if block[0] is across else 1) * side
+    least = extent(block) * p.itemsize(0) // (across.extent if block[0] is across else 1) * 4 * side
     return block if _fills_lines(p, vector) and least <= p.cpu.l2.size // 4 else []
+
+
+def _staged_rows(p: Problem, vector: Dimension) -> list[Dimension]:
+    """Dimensions that lie together in the output from rows shorter than a staged block on, the slowest first."""
+    block = [vector]
+    while extent(block) * p.itemsize(0) < STAGED:
+        slower = _next_slower(p, block)
+        if slower is None:
+            return []
+        block.insert(0, slower)
+    return block if len(block) > 1 and _fills_lines(p, vector) else []
+
+
+def _staged_copy(p: Problem, block: Sequence[Dimension]) -> Draft:
+    """Rows that are short, in blocks that lie together in the output: written at once, in the order of the input."""
+    slowest, *faster, vector = block
+    lanes = p.lanes(vector)
+    vectors = vectors_along(vector, lanes, 4 // p.components)
+    along = in_blocks("V", vector, lanes * vectors)
+    rows = -(-2 * STAGED // (p.itemsize(0) * extent([*faster, vector])))
+    names = "WXYZ"[:len(block) - 1]
+    few = in_blocks("W", slowest, rows) if 1 < rows < slowest.extent else walked("W", slowest)
+    placed = sum((walked(name, d) for name, d in zip(names[1:], faster)), few + along)
+    around = few.loops if few.loops != ("W",) else ()
+    return Draft("map", f"{vectors} x {lanes} lanes", placed, (*names, *along.loops, "V"), lanes, near=tuple(p.inputs),
+                 around=around, block=(*names, "V"), ahead=True)
 
 
 def _next_slower(p: Problem, block: Sequence[Dimension]) -> Dimension | None:

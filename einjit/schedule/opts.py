@@ -159,7 +159,7 @@ class Stream:
 @dataclass(frozen=True)
 class Stage:
     """Collect the output's blocks, one in each iteration of the loop named `at`, in a buffer, and write each from
-    there past the caches, in whole lines but for its ends; meanwhile ask for the inputs of the next one.
+    there past the caches, in whole lines but for its ends.
     `labels`: those that the block runs along, the slowest in the output first."""
 
     at: str
@@ -170,7 +170,19 @@ class Stage:
         return replace(nest, staged=Staging(self.at, self.labels))
 
 
-Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Stream | Stage
+@dataclass(frozen=True)
+class Ahead:
+    """While one iteration of the loop named `at` runs, ask for what the tiles of the next one read: more of it is
+    on its way from memory then than loads can wait for."""
+
+    at: str
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        _require(not nest.ahead, f"the inputs of the next {nest.ahead} are asked for already")
+        return replace(nest, ahead=self.at)
+
+
+Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Stream | Stage | Ahead
 Schedule = tuple[Opt, ...]
 
 
