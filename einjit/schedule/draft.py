@@ -14,6 +14,7 @@ from .choice import OUTER_BLOCK, by_either_stride, by_stride, extent, names
 from .opts import Ahead, Fuse, Opt, Parallel, Reorder, Schedule, Split, Stage, Stream, Unroll, Vectorize
 from .problem import Problem
 
+AROUND = "around"           # stands for the loop around those of a draft
 NEAR_ROW = 512              # elements of a row walked before the rows next to it: lines of both stay in L2
 
 
@@ -84,7 +85,7 @@ class Draft:
     run outside the kept dimensions I that move faster. `near`: tensors whose neighbours the loops of O visit soon
     after one another. `around`: loops that stand outside of O. `past_caches`: whether the output is written past
     them. `block`: the labels of a block of the output that is staged in each iteration of the loop around the draft's
-    own, the slowest first. `ahead`: whether the inputs of the next iteration of that loop are asked for.
+    own, the slowest first. `ahead`: the loop whose next iteration's inputs are asked for, if any.
     """
 
     family: str
@@ -98,7 +99,7 @@ class Draft:
     around: tuple[str, ...] = ()
     past_caches: bool = False
     block: tuple[str, ...] = ()
-    ahead: bool = False
+    ahead: str = ""
 
 
 def finished(p: Problem, draft: Draft) -> Schedule:
@@ -119,8 +120,9 @@ def finished(p: Problem, draft: Draft) -> Schedule:
     around = order[len(order) - len(draft.loops) - 1] if len(order) > len(draft.loops) else ""
     if around and draft.block:
         opts.append(Stage(around, draft.block))
-    if around and draft.ahead:
-        opts.append(Ahead(around))
+    ahead = around if draft.ahead == AROUND else draft.ahead
+    if ahead:
+        opts.append(Ahead(ahead))
     shared = _shared_sum(p, draft, outer, order) or _shared(draft, outer)
     return (*opts, Parallel(shared)) if shared else tuple(opts)
 

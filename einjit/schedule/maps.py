@@ -6,7 +6,7 @@ from typing import Sequence
 
 from ..contraction import Dimension
 from .choice import extent
-from .draft import NEAR_ROW, Draft, Placed, fused_in_blocks, in_blocks, unrolled, walked
+from .draft import AROUND, NEAR_ROW, Draft, Placed, fused_in_blocks, in_blocks, unrolled, walked
 from .problem import Problem, vectors_along
 
 LONG_RUN = 64               # lines of a run of the output, whose first and last are written in part
@@ -50,7 +50,7 @@ def _streamed_squares(p: Problem, run: Sequence[Dimension], across: Dimension) -
     side, vectors = p.square(replace(run[-1], extent=extent(run)), across)
     rows, along = unrolled(p, [across], [side]), fused_in_blocks("V", run, side * vectors)
     return Draft("transposition", f"{side} x {side} squares", rows + along, (*rows.loops, "U", "V"), side,
-                 near=tuple(p.inputs), around=along.loops, past_caches=True, ahead=True)
+                 near=tuple(p.inputs), around=along.loops, past_caches=True, ahead=AROUND)
 
 
 def _streams_rows(p: Problem, vector: Dimension) -> bool:
@@ -75,7 +75,7 @@ def _staged_squares(p: Problem, block: Sequence[Dimension], across: Dimension) -
     placed = sum((placed for _, placed in parts), Placed())
     names = {d.name: name for name, d in placed.labels}
     return Draft("transposition", f"{side} x {side} squares", placed, (*inner, "U", "V"), side, near=tuple(p.inputs),
-                 outermost=outermost, block=tuple(names[d.name] for d in block), ahead=True)
+                 outermost=outermost, block=tuple(names[d.name] for d in block), ahead=AROUND)
 
 
 def _staged_block(p: Problem, vector: Dimension, across: Dimension) -> list[Dimension]:
@@ -115,7 +115,7 @@ def _staged_copy(p: Problem, block: Sequence[Dimension]) -> Draft:
     placed = sum((walked(name, d) for name, d in zip(names[1:], faster)), few + along)
     around = few.loops if few.loops != ("W",) else ()
     return Draft("map", f"{vectors} x {lanes} lanes", placed, (*names, *along.loops, "V"), lanes, near=tuple(p.inputs),
-                 around=around, block=(*names, "V"), ahead=True)
+                 around=around, block=(*names, "V"), ahead=AROUND)
 
 
 def _next_slower(p: Problem, block: Sequence[Dimension]) -> Dimension | None:
