@@ -73,9 +73,20 @@ class Pack:
 
 
 @dataclass(frozen=True)
+class Staging:
+    """Inside the loop named `at` the output's elements are collected in a buffer, and written from there when its
+    block is done. `labels`: those along which the block has more than one element, the slowest in the output
+    first. Elements that do not all lie together are written straight away."""
+
+    at: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class LoopNest:
     """`nodes` from the outside in; inside them all stands `out[...] = reduce(out[...], body(inputs))`, computed
-    in the dtype `accumulator`. `streamed`: the output is written past the caches."""
+    in the dtype `accumulator`. `streamed`: the output is written past the caches; `staged`: by way of a
+    buffer. `ahead`: the name of a loop; while one iteration of it runs, the inputs of the next are asked for."""
 
     name: str
     labels: tuple[Label, ...]
@@ -86,6 +97,8 @@ class LoopNest:
     accumulator: str
     nodes: tuple[Loop | Pack, ...]
     streamed: bool = False
+    staged: Staging | None = None
+    ahead: str = ""
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -160,6 +173,10 @@ def _text(nest: LoopNest) -> str:
     operands = [f"{t.name}[{', '.join(t.labels)}]" for t in nest.inputs]
     sign = {"add": "+="}.get(nest.reduce, f"={nest.reduce}") if any(lb.summed for lb in nest.labels) else "="
     lines.append(f"{indent}{nest.out.name}[{', '.join(nest.out.labels)}] {sign} {nest.body.text(operands)}")
-    if nest.streamed:
+    if nest.streamed or nest.staged:
         lines[-1] += f"  # {nest.out.name} past the caches"
+    if nest.staged:
+        lines[-1] += f", block by block of {nest.staged.at}"
+    if nest.ahead:
+        lines[-1] += f"  # inputs of the next {nest.ahead} asked for"
     return "\n".join(lines)

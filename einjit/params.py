@@ -7,11 +7,13 @@ tables and packed panels lie in a workspace whose size is computed here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Mapping
 
 import numpy as np
 
 from .codegen.cpu import Word
+from .codegen.specs import STAGE_ROOM
 from .contraction import Contraction
 from .ir import Label, LoopNest, tile_width
 
@@ -57,9 +59,11 @@ class _Filler:
             case "digits":
                 return self._describe(self.nest.label(w.label))
             case "table":
-                return self._reserve(8 * (self._block(w.label) + 2 * tile_width(self.nest, w.label)))
+                return self._reserve(8 * (self._block(w.label) + tile_width(self.nest, w.label)))
             case "pack":
                 return self._reserve(self._panel_bytes(w.tensor))
+            case "stage":
+                return self._reserve(self._block_bytes())
         raise TypeError(f"unknown word {w!r}")
 
     def _range(self, label: str) -> tuple[int, int]:
@@ -91,6 +95,13 @@ class _Filler:
         at = self.nest.nodes.index(pack)
         rows, steps = (self._block_outside(label, at) for label in (pack.panel, pack.serial))
         return (rows + pack.width) * steps * np.dtype(self.nest.accumulator).itemsize
+
+    def _block_bytes(self) -> int:
+        """Of the output's staged block."""
+        staging = self.nest.staged
+        at = next(i for i, node in enumerate(self.nest.nodes) if node.name == staging.at)
+        elements = prod(self._block_outside(label, at + 1) for label in staging.labels)
+        return elements * np.dtype(self.nest.out.dtype).itemsize + STAGE_ROOM
 
     def _block_outside(self, label: str, at: int) -> int:
         block = self.nest.label(label).extent

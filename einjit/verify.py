@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .errors import ScheduleError
-from .ir import TILE, Kind, Loop, LoopNest, Pack
+from .ir import TILE, Kind, Loop, LoopNest, Pack, Staging
 
 MAX_WHOLE = 64              # positions of a label that are written out one by one
 
@@ -19,6 +19,10 @@ def verify(nest: LoopNest) -> LoopNest:
             _check_parallel(nest, node)
     if nest.streamed:
         _check_stream(nest)
+    if nest.staged:
+        _check_staging(nest, nest.staged)
+    loops = [loop.name for loop in nest.loops if loop.kind not in TILE]
+    _refuse(nest.ahead not in ("", *loops), f"there is no loop {nest.ahead} outside of the tile")
     return nest
 
 
@@ -104,5 +108,26 @@ def _check_stream(nest: LoopNest) -> None:
     vectors = [loop for loop in nest.loops if loop.kind is Kind.VECTOR]
     _refuse([loop.label for loop in vectors] != [nest.out.unit],
             "the output can be streamed only along a vectorised label in which it is contiguous")
-    _refuse(len(nest.label(nest.out.unit).members) > 1, f"the output cannot be streamed along {nest.out.unit}, which "
-            "is fused: a table of offsets cannot begin before it, where a cache line does")
+    steps = [loop.step for loop in nest.loops_of(nest.out.unit) if loop.step > 1]
+    _refuse(len(nest.label(nest.out.unit).members) > 1 and len(steps) != 1, "the output can be streamed along "
+            f"{nest.out.unit}, which is fused, only tile by tile: a table of offsets cannot begin before it, where a "
+            "cache line does")
+
+
+def _check_staging(nest: LoopNest, staging: Staging) -> None:
+    _refuse(nest.streamed, "the output cannot be streamed and staged")
+    names = [node.name if isinstance(node, Loop) else "" for node in nest.nodes]
+    outside = [loop.name for loop in nest.loops if loop.kind not in TILE]
+    _refuse(staging.at not in outside, f"there is no loop {staging.at} outside of the tile")
+    sums = [label.name for label in nest.labels if label.summed]
+    _refuse(bool(sums) or bool(nest.packs), "the output can be staged only where nothing is summed")
+    _refuse(not staging.labels or staging.labels[-1] != nest.out.unit,
+            "the last label of a staged block must be the one in which the output is contiguous")
+    at = names.index(staging.at)
+    inside = {loop.label for loop in nest.nodes[at + 1:] if isinstance(loop, Loop)}
+    if nest.nodes[at].step > 1:
+        inside.add(nest.nodes[at].label)
+    _refuse(inside != set(staging.labels) or len(staging.labels) != len(set(staging.labels)),
+            f"inside loop {staging.at} are the labels {', '.join(sorted(inside))}, which the staging must name once each")
+    for label in staging.labels:
+        _refuse(len(nest.label(label).members) > 1, f"a block cannot be staged along {label}, which is fused")

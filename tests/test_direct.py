@@ -15,8 +15,9 @@ from einjit.ir import Kind, LoopNest, tile_width
 from einjit.lower import lower
 from einjit.machine import table_entry
 from einjit.parse import parse
-from einjit.schedule import Fuse, Reorder, Unroll, Vectorize, apply
+from einjit.schedule import Ahead, Fuse, Reorder, Unroll, Vectorize, apply
 from einjit.schedule.choose import choose, normalised
+from tests.equations import random_array
 from tests.reference import assert_close, reference
 from tests.strategies import lay_out
 
@@ -68,6 +69,27 @@ def test_a_sum_over_a_short_last_axis_has_it_on_the_lanes():
 ])
 def test_what_comes_from_memory_is_read_by_half_lines(equation, extents, lanes):
     assert nest_of(equation, *extents).loops[-1].lanes == lanes
+
+
+@pytest.mark.parametrize("equation,extents,ahead", [
+    ("ij->j", (4000, 4000), "U/8"), ("ij->j", (1000, 1000), ""), ("ijk->ik", (100, 400, 1000), ""),    # in turn
+    ("ij,j->i", (4000, 4000), "U/8"), ("i,ij,j->", (4000, 4000), "U/8"), ("ij->i", (4000, 4000), ""),
+    ("ij,ji->", (4000, 4000), "U/16"), ("ij,ji->", (400, 400), "")])
+def test_rows_read_side_by_side_from_memory_are_asked_for(equation, extents, ahead):
+    assert nest_of(equation, *extents).ahead == ahead
+
+
+@pytest.mark.parametrize("equation", ["ij->j", "ij,j->i", "i,ij,j->", "ij,ji->", "ij,ij->j"])
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@pytest.mark.parametrize("n", [8, 57, 129])
+def test_asking_for_the_next_rows_changes_nothing(equation, dtype, n):
+    rng = np.random.default_rng(3)
+    operands = [random_array(rng, [n] * len(term), dtype) for term in equation.split("->")[0].split(",")]
+    schedule = einjit.compile(equation, *operands).schedule
+    loop = next(opt for opt in schedule if isinstance(opt, Reorder)).order[0]
+    kernel = einjit.compile(equation, *operands, schedule=(*schedule, Ahead(loop)))
+    assert kernel.nest.ahead == loop and "llvm.prefetch" in kernel.llvm
+    assert_close(kernel(*operands), reference(equation, *operands))
 
 
 def rows_at_once(nest: LoopNest) -> int:

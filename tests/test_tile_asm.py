@@ -114,10 +114,11 @@ def test_rows_that_are_not_packed_cost_addresses_alone(dtype):
         assert not vector_from_stack, "\n".join(loop)
 
 
-@pytest.mark.parametrize("dtype,columns,in_a_step", [
-    ("float32", 200, 1), ("float64", 200, 2), ("float32", 2000, 0), ("float64", 2000, 0)])
-def test_the_next_rows_that_are_not_packed_are_asked_for(dtype, columns, in_a_step):
-    """As many in a step as it takes for twelve rows to have had their turn when a line of each is read."""
-    nest = nest_of("ij,kj->ik", ((500, 300), (columns, 300)), dtype, row="znver4")
+@pytest.mark.parametrize("dtype,rows,columns,in_a_step", [
+    ("float32", 5000, 200, 1), ("float64", 5000, 200, 2), ("float32", 500, 200, 0), ("float32", 5000, 2000, 0)],
+    ids=["float32", "float64", "rows in L2", "rows that are packed"])
+def test_rows_beyond_l2_that_are_not_packed_are_asked_for(dtype, rows, columns, in_a_step):
+    """As many in a step as it takes for all rows of a tile to have had their turn when a line of each is read."""
+    nest = nest_of("ij,kj->ik", ((rows, 300), (columns, 300)), dtype, row="znver4")
     loop = hot_loop(assembly(nest, X86, "znver4"))
     assert sum("prefetcht1" in line for line in loop) == in_a_step, "\n".join(loop)

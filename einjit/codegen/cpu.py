@@ -22,7 +22,8 @@ from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, PackSpec, TileSpec, Tile
 class Word:
     """One int64 of the parameter block. `what`: lo, hi (range of a label), step (of its index-th loop),
     stride (of a tensor along a label), digits (description of a fused label), table (of offsets of a
-    tensor along a label) or pack (buffer of a tensor); the last two are places in the workspace."""
+    tensor along a label), pack (buffer of a tensor) or stage (buffer of the output's blocks); the last
+    three are places in the workspace."""
 
     what: str
     label: str = ""
@@ -38,6 +39,8 @@ class Word:
                 return f"{self.tensor}_{self.label}"
             case "pack":
                 return f"{self.tensor}_panels"
+            case "stage":
+                return "stage"
         return f"{self.label}_{self.what}"
 
 
@@ -60,7 +63,7 @@ def structure(nest: LoopNest) -> tuple:
     """All that the source of a nest depends on: nests that agree in it share one kernel."""
     labels = tuple((lb.name, lb.summed, len(lb.members) > 1) for lb in nest.labels)
     nodes = tuple(n if isinstance(n, Pack) else (n.label, n.kind, n.lanes, _literal_step(nest, n)) for n in nest.nodes)
-    return labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes, nest.streamed
+    return labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes, nest.streamed, nest.staged, nest.ahead
 
 
 def _literal_step(nest: LoopNest, loop: Loop) -> int:
@@ -123,6 +126,7 @@ class _Emitter:
         self.blocks = {lb.name: self._range(lb) for lb in nest.labels}
         self.tables: dict[str, str] = {}        # label -> first position of its offset tables
         self.packed: dict[str, tuple[_Block, _Block]] = {}
+        self.ends: dict[Loop, str] = {}         # where the block ends that a loop walks
         self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
         self.vector = next((n for n in self.tile if n.kind is Kind.VECTOR), None)
         self.unrolled = [n for n in self.tile if n.kind is Kind.UNROLLED]
@@ -142,8 +146,16 @@ class _Emitter:
             if node is self.absorbed:
                 continue
             depth = self._pack(node, depth) if isinstance(node, Pack) else self._loop(node, depth)
+            if self.nest.staged and node.name == self.nest.staged.at:
+                self._begin_block(depth)
+                block_depth = depth
+            if self.nest.ahead and node.name == self.nest.ahead:
+                for t in self.nest.inputs:
+                    self.line(depth, f"{t.name}_ahead = {self._ahead(t, node)}")
         self._tile(depth)
-        if self.nest.streamed:
+        if self.nest.staged:
+            self.line(block_depth, f"write_staged(out_block, out_shift, out_bytes)")
+        if self.nest.streamed or self.nest.staged:
             self.line(1, "fence()")
         # Named after what the code computes, on the schedule's labels: equations that share code share names.
         terms = ["".join(t.labels) or "1" for t in (*self.nest.inputs, self.nest.out)]
@@ -158,13 +170,14 @@ class _Emitter:
         count = len(self.nest.tensors) + 1
         loads = [f"    {pointers} = {', '.join(f'word(ptrs, {i})' for i in range(count))}"]
         for i, w in enumerate(self.words):
-            base = {"table": "work + ", "pack": "work + ", "digits": "p + "}.get(w.what, "")
+            base = {"table": "work + ", "pack": "work + ", "stage": "work + ", "digits": "p + "}.get(w.what, "")
             loads.append(f"    {w.name} = {base}word(p, {i})")
         return "\n".join([
             "from numba import njit", "",
             "from einjit.codegen.memory import fence, fill_offsets, greater, lesser, past_line, word",
             "from einjit.codegen.packing import packing",
             "from einjit.codegen.specs import PackSpec, TileSpec, TileTensor",
+            *["from einjit.codegen.staging import stage_shift, staged_writer"] * bool(self.nest.staged),
             "from einjit.codegen.tile import register_tile",
             "from einjit.expr import Binary, Const, Operand, Select, Unary", "",
             *self.header, "",
@@ -182,38 +195,43 @@ class _Emitter:
     # -- loops ---------------------------------------------------------------------------------------
 
     def _loop(self, loop: Loop, depth: int) -> int:
-        block, variable = self.blocks[loop.label], self.nest.variable(loop)
+        label, block, variable = self.nest.label(loop.label), self.blocks[loop.label], self.nest.variable(loop)
+        self.ends[loop] = block.end
         step = self._step(loop)
         streamed = self.nest.streamed and loop.label == self.nest.out.unit
         first = self._line_start(loop, depth) if streamed else block.start
         self.line(depth, f"for {variable} in range({first}, {block.end}{'' if step == '1' else ', ' + step}):")
         depth += 1
         self.blocks[loop.label] = _Block(variable, f"{variable} + 1" if loop.step == 1 else f"{variable}_end")
-        if loop.step > 1 and self._is_free_tile(loop):
-            self._place_tile(loop, streamed, depth)
+        if loop.step > 1 and (self._is_free_tile(loop) or self._is_streamed_tile(loop)):
+            self._place_tile(loop, streamed, block if self.nest.staged else self._range(label), depth)
         elif loop.step > 1:
             self.line(depth, f"{variable}_end = lesser({variable} + {step}, {block.end})")
-        if loop is self.nest.loops_of(loop.label)[0] and is_tabled(self.nest, self.nest.label(loop.label)):
+        if loop is self.nest.loops_of(loop.label)[0] and is_tabled(self.nest, label):
             self._fill(loop, depth)
         return depth
 
-    def _place_tile(self, loop: Loop, streamed: bool, depth: int) -> None:
+    def _place_tile(self, loop: Loop, streamed: bool, inside: _Block, depth: int) -> None:
         """Move a tile that lies over the edge inside, to be whole, and compute some positions twice. Measured
         on Zen 4, a transpose of rows of 28 took 21 ms so, and 33 with masks. Not where the output is streamed:
         lines just written past the caches would be fetched again."""
-        variable, label = self.nest.variable(loop), loop.label
-        lo, hi = self.word("lo", label), self.word("hi", label)
+        variable = self.nest.variable(loop)
         start, end = f"{variable}_start", f"{variable}_end"
-        inside, first = (variable, variable) if streamed else (f"lesser({variable}, {hi} - {loop.step})", start)
-        self.line(depth, f"{start} = greater({inside}, {lo})")
-        self.line(depth, f"{end} = lesser({first} + {loop.step}, {hi})")
-        self.blocks[label] = _Block(start, end)
+        moved = variable if streamed else f"lesser({variable}, {inside.end} - {loop.step})"
+        self.line(depth, f"{start} = greater({moved}, {inside.start})")
+        self.line(depth, f"{end} = lesser({variable if streamed else start} + {loop.step}, {inside.end})")
+        self.blocks[loop.label] = _Block(start, end)
 
     def _is_free_tile(self, loop: Loop) -> bool:
         """Whether the register tile may lie anywhere along a loop's label: nothing is summed, no table read."""
         label = self.nest.label(loop.label)
         return (loop is self.nest.loops_of(label.name)[-2] and loop.step == tile_width(self.nest, label.name)
                 and not is_tabled(self.nest, label) and not any(lb.summed for lb in self.nest.labels))
+
+    def _is_streamed_tile(self, loop: Loop) -> bool:
+        """Whether a loop is over the tiles of a streamed output's fused label: its only one, which fills the table."""
+        label = self.nest.label(loop.label)
+        return self.nest.streamed and loop.label == self.nest.out.unit and len(label.members) > 1
 
     def _line_start(self, loop: Loop, depth: int) -> str:
         """Where the loops over a streamed output's contiguous label begin: where its cache line does, so that
@@ -223,6 +241,8 @@ class _Emitter:
             return start
         tabled = {lb.name for lb in self.nest.labels if is_tabled(self.nest, lb)}
         address = self._base(out, tabled - set(self.tables))
+        if loop.label in tabled:
+            address += f" + {start} * {np.dtype(out.dtype).itemsize}"
         past = f"past_line({address}, {np.dtype(out.dtype).itemsize})"
         # By less than a tile, so that the first one is not empty.
         self.line(depth, f"{loop.label}_line = {start} - {past} % {tile_width(self.nest, loop.label)}")
@@ -235,17 +255,15 @@ class _Emitter:
 
     def _fill(self, loop: Loop, depth: int) -> None:
         label, block, width = loop.label, self.blocks[loop.label], tile_width(self.nest, loop.label)
-        end, count = block.end, f"{block.end} - {block.start}"
+        padded = f"{block.end} - {block.start}"
         if width > 1:
-            # One tile more than the block has: its rows are asked for while the last tile is computed.
-            end = f"lesser({block.end} + {width}, {self.word('hi', label)})"
-            count = f"({count} + {2 * width - 1}) // {width} * {width}"
+            padded = f"({padded} + {width - 1}) // {width} * {width}"
         self.tables[label] = block.start
         digits = self.word("digits", label)
         for i, t in enumerate(self.nest.tensors):
             if label in t.labels:
                 table = self.word("table", label, t.name)
-                self.line(depth, f"fill_offsets({table}, {digits}, {i}, {block.start}, {end}, {count})")
+                self.line(depth, f"fill_offsets({table}, {digits}, {i}, {block.start}, {block.end}, {padded})")
 
     def _table(self, t: Tensor, label: str) -> str:
         """Address of the table entry for the first position of the label's current block."""
@@ -264,6 +282,35 @@ class _Emitter:
         self.line(depth, f"{function}({self.word('pack', tensor=t.name)}, {base}, {self._table(t, pack.panel)}, "
                          f"{self._table(t, pack.serial)}, {panel.end} - {panel.start}, {serial.end} - {serial.start})")
         return depth
+
+    # -- a staged output ---------------------------------------------------------------------------
+
+    def _begin_block(self, depth: int) -> None:
+        """Where the block lies, and how far from it its buffer is."""
+        out, itemsize = self.nest.out, np.dtype(self.nest.out.dtype).itemsize
+        sizes = [f"({self.blocks[label].end} - {self.blocks[label].start}) * {self._stride(out, label)}"
+                 for label in self.nest.staged.labels]
+        together = [f"({self._stride(out, slower)} == {size})"
+                    for slower, size in zip(self.nest.staged.labels, sizes[1:])] or ["True"]
+        self.header += [f"write_staged = staged_writer({out.dtype!r})"]
+        self.line(depth, f"out_block = {self._base(out, set())}")
+        self.line(depth, f"out_bytes = {sizes[0]}")
+        self.line(depth, f"out_shift = stage_shift({' & '.join(together)}, out_block, {itemsize}, "
+                         f"{self.word('stage')})")
+
+    def _ahead(self, t: Tensor, loop: Loop) -> str:
+        """Bytes from what this iteration of a loop reads of a tensor to what the next one does; 0 for the last one
+        that a table of offsets knows."""
+        if loop.label not in t.labels:
+            return "0"
+        if not is_tabled(self.nest, self.nest.label(loop.label)):
+            return f"{loop.step} * {self._stride(t, loop.label)}"
+        if loop is self.nest.loops_of(loop.label)[0]:
+            return "0"          # each iteration fills the table anew
+        start, origin = self.blocks[loop.label].start, self.tables[loop.label]
+        table = self.word("table", loop.label, t.name)
+        following = f"lesser({start} + {loop.step}, {self.ends[loop]} - 1)"
+        return f"word({table}, {following} - {origin}) - word({table}, {start} - {origin})"
 
     # -- the register tile ---------------------------------------------------------------------------
 
@@ -295,7 +342,7 @@ class _Emitter:
             reduce=nest.reduce, body=nest.body,
             whole=tuple((place, nest.label(label).extent) for place, label in self._places().items()
                         if nest.is_whole(label)),
-            streamed=nest.streamed)
+            streamed=nest.streamed, ahead=bool(nest.ahead))
 
     def _places(self) -> dict[str, str]:
         """The tile's labels by the names that its arguments have for them."""
@@ -344,6 +391,10 @@ class _Emitter:
                     values[f"{t.name}.{place}"] = self._table(t, label) if tabled else self._stride(t, label)
         for t in self.nest.tensors:
             values[t.name] = self._panel(t) if t.name in self.packed else self._base(t, set(places.values()))
+        if self.nest.staged:
+            values[self.nest.out.name] += " + out_shift"
+        if self.nest.ahead:
+            values |= {f"{t.name}.ahead": f"{t.name}_ahead" for t in self.nest.inputs}
         return values
 
     def _base(self, t: Tensor, moving: set[str]) -> str:

@@ -92,7 +92,7 @@ def stream(builder, element: Element, address: ir.Value, value: Lanes) -> None:
 
 
 def prefetch(builder, address: ir.Value, level: int, writing: bool = False) -> None:
-    """Ask for the cache line of an address, which need not be one that can be read, to be in a level of cache."""
+    """Ask for the cache line of an address, which need not be one that can be read; into L1, or into L2 alone."""
     fetch = intrinsic_function(builder, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     locality, data = I32(4 - level), I32(1)
     builder.call(fetch, [pointer(builder, address, I8), I32(int(writing)), locality, data])

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from ..expr import Expr
 
+STAGE_ROOM = 64      # bytes that a staged block's buffer has besides: it begins where in a line the block does
+
 # How an operand moves along one label of the tile:
 ABSENT = ""          # it does not have the label
 UNIT = "unit"        # neighbouring elements
@@ -44,7 +46,7 @@ class TileSpec:
     the extent on the vector label; `vector_kept` says whether the output has it. `serial`: '' for no loop,
     'label' for a loop over a reduction label, 'vector' for a loop over blocks of the vector label itself.
     `whole`: the extents of labels that lie in the tile whole, by place ('u0', 'v'). `streamed`: whole tiles are
-    written past the caches where their rows are aligned."""
+    written past the caches where their rows are aligned. `ahead`: the inputs of a later block are asked for."""
 
     widths: tuple[int, ...]
     kept: tuple[bool, ...]
@@ -59,6 +61,7 @@ class TileSpec:
     body: Expr
     whole: tuple[tuple[str, int], ...] = ()
     streamed: bool = False
+    ahead: bool = False
 
     @property
     def width(self) -> int:
@@ -80,7 +83,8 @@ class TileSpec:
         `x` is a tensor's address at the tile's first element; `x.u0`, `x.v`, `x.s` are its stride or
         table along an unrolled, the vector and the serial label; `u0.left`, `v.left` count the positions
         from the tile's first to the end of the label; `count` is the number of steps of the serial loop;
-        `first` is 1 where the output has no earlier partial result.
+        `first` is 1 where the output has no earlier partial result; `x.ahead` is how many bytes behind what
+        the tile reads of an input lies what a later block reads.
         """
         names = [t.name for t in self.tensors]
         for t in self.tensors:
@@ -91,6 +95,7 @@ class TileSpec:
         names += [f"{place}.left" for place in places if place not in dict(self.whole)]
         if self.serial == "label":
             names.append("count")
+        names += [f"{t.name}.ahead" for t in self.inputs if self.ahead]
         return (*names, "first")
 
 

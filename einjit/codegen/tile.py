@@ -98,7 +98,8 @@ class _Tile:
 
         def step(k: ir.Value, totals: Values) -> Values:
             for x in self.operands:
-                x.prefetch_next(k)
+                if x.serial:
+                    x.ask_ahead_of_rows(k)
             moving = {x.name: x.values(x.serial_offset(k), left) for x in self.operands if x.serial}
             return self._update(totals, fixed | moving, left)
 

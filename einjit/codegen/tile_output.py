@@ -46,7 +46,7 @@ class Output:
             branch(self.builder, self.places.vector_inside(), lambda: self._store_whole(totals),
                    lambda: self._store_masked(totals))
         elif self.spec.out.vector == TABLE:
-            branch(self.builder, self._is_run(), lambda: self._store(totals), lambda: self._store_runs(totals))
+            branch(self.builder, self._is_run(), lambda: self._store_whole(totals), lambda: self._store_runs(totals))
         else:
             self._store_columns(totals)
 

@@ -11,9 +11,10 @@ from typing import Mapping, Sequence
 
 from ..contraction import Dimension
 from .choice import OUTER_BLOCK, by_either_stride, by_stride, extent, names
-from .opts import Fuse, Opt, Parallel, Reorder, Schedule, Split, Stream, Unroll, Vectorize
+from .opts import Ahead, Fuse, Opt, Parallel, Reorder, Schedule, Split, Stage, Stream, Unroll, Vectorize
 from .problem import Problem
 
+AROUND = "around"           # stands for the loop around those of a draft
 NEAR_ROW = 512              # elements of a row walked before the rows next to it: lines of both stay in L2
 
 
@@ -39,6 +40,11 @@ class Placed:
 def walked(name: str, d: Dimension) -> Placed:
     """A dimension in steps of 1."""
     return Placed(((name, d),), (Fuse((d.name,), name),), (name,))
+
+
+def fused_in_blocks(name: str, group: Sequence[Dimension], step: int) -> Placed:
+    """Dimensions as one label, the slowest first, in blocks."""
+    return Placed(tuple((name, d) for d in group), (Fuse(names(group), name), Split(name, step)), (f"{name}/{step}",))
 
 
 def held_whole(name: str, d: Dimension) -> Placed:
@@ -77,7 +83,9 @@ class Draft:
     `loops`: those of the tile and over its blocks, from the outside in. `lanes`: of V; 0 where nothing is
     vectorised. `outermost`: loops over large blocks, which stand right inside O. `in_memory_order`: the sums R
     run outside the kept dimensions I that move faster. `near`: tensors whose neighbours the loops of O visit soon
-    after one another. `past_caches`: whether the output is written past them.
+    after one another. `around`: loops that stand outside of O. `past_caches`: whether the output is written past
+    them. `block`: the labels of a block of the output that is staged in each iteration of the loop around the draft's
+    own, the slowest first. `ahead`: the loop whose next iteration's inputs are asked for, if any.
     """
 
     family: str
@@ -88,13 +96,16 @@ class Draft:
     outermost: tuple[str, ...] = ()
     in_memory_order: bool = False
     near: tuple[int, ...] = (0,)
+    around: tuple[str, ...] = ()
     past_caches: bool = False
+    block: tuple[str, ...] = ()
+    ahead: str = ""
 
 
 def finished(p: Problem, draft: Draft) -> Schedule:
     """The draft with what is left fused into outer loops, and the order of all fixed."""
     outer = _outer_groups(p, draft)
-    opts, order = list(draft.placed.opts), []
+    opts, order = list(draft.placed.opts), list(draft.around)
     for name, group in outer.items():
         fusing, loops = _fused(name, group)
         opts += fusing
@@ -106,6 +117,12 @@ def finished(p: Problem, draft: Draft) -> Schedule:
         opts.append(Vectorize("V", draft.lanes))
     if draft.past_caches:
         opts.append(Stream())
+    around = order[len(order) - len(draft.loops) - 1] if len(order) > len(draft.loops) else ""
+    if around and draft.block:
+        opts.append(Stage(around, draft.block))
+    ahead = around if draft.ahead == AROUND else draft.ahead
+    if ahead:
+        opts.append(Ahead(ahead))
     shared = _shared_sum(p, draft, outer, order) or _shared(draft, outer)
     return (*opts, Parallel(shared)) if shared else tuple(opts)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Sequence
 
 from ..errors import ScheduleError
-from ..ir import Kind, Label, Loop, LoopNest, Tensor
+from ..ir import Kind, Label, Loop, LoopNest, Staging, Tensor
 from ..ir import Pack as PackNode
 from ..verify import verify
 
@@ -156,7 +156,33 @@ class Stream:
         return replace(nest, streamed=True)
 
 
-Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Stream
+@dataclass(frozen=True)
+class Stage:
+    """Collect the output's blocks, one in each iteration of the loop named `at`, in a buffer, and write each from
+    there past the caches, in whole lines but for its ends.
+    `labels`: those that the block runs along, the slowest in the output first."""
+
+    at: str
+    labels: tuple[str, ...]
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        _require(not nest.streamed and nest.staged is None, "the output is streamed or staged already")
+        return replace(nest, staged=Staging(self.at, self.labels))
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """While one iteration of the loop named `at` runs, ask for what the tiles of the next one read: more of it is
+    on its way from memory then than loads can wait for."""
+
+    at: str
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        _require(not nest.ahead, f"the inputs of the next {nest.ahead} are asked for already")
+        return replace(nest, ahead=self.at)
+
+
+Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Stream | Stage | Ahead
 Schedule = tuple[Opt, ...]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..contraction import Contraction, Dimension, Role
 from ..machine import Cpu
 from .choice import OUTER_BLOCK, Choice, by_stride, extent, names, summed
-from .opts import Fuse, Opt, Pack, Parallel, Reorder, Split, Unroll, Vectorize
+from .opts import Ahead, Fuse, Opt, Pack, Parallel, Reorder, Split, Unroll, Vectorize
 from .tiling import Tiling, tiling
 
 MANY_PRODUCTS = 8           # of a batch, to share them out evenly among a few threads
@@ -43,11 +43,21 @@ def packed(c: Contraction, cpu: Cpu) -> Choice:
     tiles = (ir, jr) if _rows_first(t, np.dtype(c.accumulator).itemsize, cpu) else (jr, ir)
     opts += [Split("N", t.nc), Split("N", t.tile.nr), Split("K", t.kc), Split("M", t.mc), Split("M", t.tile.mr),
              Reorder((*order, jc, pc, ic, *tiles, "K", "M", "N")), Unroll("M"), Vectorize("N", t.tile.lanes),
-             Pack("b", pc, "N", "K"), *([Pack("a", ic, "M", "K")] if _reuses_rows(c, n, t) else []),
+             Pack("b", pc, "N", "K"), *_rows_of_a(c, cpu, n, t, ic, ir),
              Parallel(_shared_when_packed(extent(batch), extent(m), extent(n)))]
     why = (f"M {extent(m)} x N {extent(n)} x K {extent(k)} is enough work to pay for packing; "
            f"N holds the output's contiguous dimension; blocks fit {cpu.name}'s caches")
     return Choice(tuple(opts), "packed contraction", str(t), why)
+
+
+def _rows_of_a(c: Contraction, cpu: Cpu, n: Sequence[Dimension], t: Tiling, block: str, tile: str) -> list[Opt]:
+    """Pack them, or read them where they lie and, if that is not in L2, ask for those of the next tile early: their
+    runs may be too short for the machine to foresee. Measured on Zen 4, float32: rows of 360 elements and 16
+    columns 5.7 and 4.2 ms, `ijk,irk->jr` of 200 and 32 columns 7.6 and 5.8; where a lay in L2, 0.94 and 1.03."""
+    if _reuses_rows(c, n, t):
+        return [Pack("a", block, "M", "K")]
+    size = extent([d for d in c.dimensions if c.has(d, 1)]) * np.dtype(c.dtypes[1]).itemsize
+    return [Ahead(tile)] if size > cpu.l2.size else []
 
 
 def _reuses_rows(c: Contraction, n: Sequence[Dimension], t: Tiling) -> bool:
