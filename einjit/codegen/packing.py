@@ -36,7 +36,7 @@ def packing(spec: PackSpec):
     @intrinsic
     def pack(typingctx, panels, base, rows, steps, row_count, step_count):
         def codegen(context, builder, signature, args):
-            _Packer(builder, spec).block(*args)
+            Packer(builder, spec).block(*args)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), codegen
@@ -47,7 +47,7 @@ def packing(spec: PackSpec):
 AHEAD = 8                   # steps: how far the rows of a panel are asked for in advance
 
 
-class _Packer:
+class Packer:
     def __init__(self, builder, spec: PackSpec):
         self.builder, self.spec = builder, spec
         self.source, self.target = Element.of(spec.source), Element.of(spec.target)
@@ -183,5 +183,8 @@ class _Packer:
 
     def put(self, b, destination, k, at, value: Lanes) -> None:
         """Store elements of one step, from row `at` of the panel on."""
-        out = b.add(destination, b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes))))
-        el.store_apart(b, self.target, out, el.convert(b, self.source, self.target, value), self.apart)
+        moved = b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes)))
+        self.put_at(b, b.add(destination, moved), value)
+
+    def put_at(self, b, address, value: Lanes) -> None:
+        el.store_apart(b, self.target, address, el.convert(b, self.source, self.target, value), self.apart)
