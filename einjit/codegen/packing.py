@@ -7,7 +7,7 @@ real parts, then the imaginary ones, so that the tile loads them as they are mul
 Where the source is contiguous along the panel, but for ends of its innermost dimension, whole vectors are
 copied; where it is contiguous along k, squares are transposed in registers (Matthews 2016, section 5.2 walks
 patches for the same reason); elsewhere elements are gathered by offset. Which of these holds is seen from the
-offset tables while packing.
+offset tables while packing. `patches.py` has the operands whose neighbours lie several rows or steps apart.
 """
 from __future__ import annotations
 
