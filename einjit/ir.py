@@ -37,12 +37,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An operand or the output: which labels it moves along, and which of them is contiguous ('' if none)."""
+    """An operand or the output: which labels it moves along, and which of them is contiguous ('' if none).
+    `across`: the fused label of which another dimension than the fastest is contiguous."""
 
     name: str
     dtype: str
     labels: tuple[str, ...]
     unit: str
+    across: str = ""
 
 
 @dataclass(frozen=True)

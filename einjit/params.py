@@ -7,6 +7,7 @@ tables and packed panels lie in a workspace whose size is computed here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from math import prod
 from typing import Mapping
 
@@ -56,6 +57,11 @@ class _Filler:
             case "stride":
                 (member,) = self.nest.label(w.label).members
                 return self._strides(member)[self.tensors[w.tensor]]
+            case "apart":
+                return prod(self.c.dimension(m).extent for m in self._faster(w))
+            case "extent":
+                members = self.nest.label(w.label).members
+                return self.c.dimension(members[len(self._faster(w))]).extent
             case "digits":
                 return self._describe(self.nest.label(w.label))
             case "table":
@@ -72,6 +78,12 @@ class _Filler:
     def _strides(self, member: str) -> tuple[int, ...]:
         d = self.c.dimension(member)
         return tuple(s if self.c.has(d, t) else 0 for t, s in enumerate(d.strides))
+
+    def _faster(self, w: Word) -> list[str]:
+        """Members of a fused label that are faster than the one in which a tensor is contiguous."""
+        t = self.tensors[w.tensor]
+        itemsize = np.dtype(self.nest.tensor(w.tensor).dtype).itemsize
+        return list(takewhile(lambda m: self._strides(m)[t] != itemsize, self.nest.label(w.label).members))
 
     def _describe(self, label: Label) -> int:
         """Append a fused label's description; returns its byte offset in the block."""

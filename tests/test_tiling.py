@@ -107,7 +107,7 @@ def test_large_products_get_the_common_tile(row, dtype, mr, vectors, lanes):
     ("generic", "avx2"), ("avx2", "znver4"), ("generic", "neon"), ("neon", "avx512")])
 def test_a_larger_machine_gets_a_tile_that_is_no_smaller(row, larger):
     for dtype in COMPUTED:
-        small, large = (tiling(table_entry(x), dtype, 9000, 9000, 900).tile for x in (row, larger))
+        small, large = (tiling(table_entry(x), dtype, 9000, 9000, 900, 9000).tile for x in (row, larger))
         assert large.mr * large.nr >= small.mr * small.nr
 
 
@@ -139,7 +139,7 @@ def test_another_tile_must_be_better_by_a_sixth():
 @settings(max_examples=100)
 @given(machines(), dtypes, extents, extents, extents)
 def test_blocks_are_whole_tiles(cpu, dtype, m, n, k):
-    t = tiling(cpu, dtype, m, n, k)
+    t = tiling(cpu, dtype, m, n, k, n)
     assert t.mc % t.tile.mr == 0 and t.mc >= 2 * t.tile.mr
     assert t.nc % t.tile.nr == 0 and t.nc >= 2 * t.tile.nr
     assert t.kc % 8 == 0 and t.kc >= 8
@@ -148,7 +148,7 @@ def test_blocks_are_whole_tiles(cpu, dtype, m, n, k):
 @settings(max_examples=100)
 @given(machines(), dtypes, extents, extents, extents)
 def test_extents_are_cut_evenly(cpu, dtype, m, n, k):
-    t = tiling(cpu, dtype, m, n, k)
+    t = tiling(cpu, dtype, m, n, k, n)
     for extent, block, unit in ((m, t.mc, t.tile.mr), (n, t.nc, t.tile.nr), (k, t.kc, 8)):
         parts = -(-extent // block)
         # No smaller block of whole tiles gives as few parts.
@@ -158,7 +158,7 @@ def test_extents_are_cut_evenly(cpu, dtype, m, n, k):
 @settings(max_examples=100)
 @given(machines(), dtypes, extents, extents, extents)
 def test_blocks_fit_the_caches(cpu, dtype, m, n, k):
-    t, itemsize = tiling(cpu, dtype, m, n, k), np.dtype(dtype).itemsize
+    t, itemsize = tiling(cpu, dtype, m, n, k, n), np.dtype(dtype).itemsize
     depth = min(t.kc, k)
     # A block may be one tile larger than what it is given, from rounding.
     if t.mc > 2 * t.tile.mr:
@@ -172,7 +172,7 @@ def test_blocks_fit_the_caches(cpu, dtype, m, n, k):
 def test_a_larger_cache_gives_larger_blocks():
     small = Cpu("", 512, 32, 512, 4, Cache(32 << 10, 8), Cache(256 << 10, 8), Cache(2 << 20, 16))
     large = Cpu("", 512, 32, 512, 4, Cache(32 << 10, 8), Cache(2 << 20, 8), Cache(32 << 20, 16))
-    one, other = (tiling(cpu, "float32", 10_000, 10_000, 10_000) for cpu in (small, large))
+    one, other = (tiling(cpu, "float32", 10_000, 10_000, 10_000, 10_000) for cpu in (small, large))
     assert one.tile == other.tile
     assert one.kc < other.kc
     assert one.mc * one.kc < other.mc * other.kc

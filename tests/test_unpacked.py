@@ -66,14 +66,20 @@ def loops(chosen) -> tuple[str, ...]:
 
 def test_rows_are_written_whole_where_the_rest_stays_near():
     near, _ = choice("ij,jk->ik", (300, 64), (64, 64))
-    assert loops(near)[:2] == ("U/12", "V/32")
+    assert loops(near)[:2] == ("U/8", "V/32")
     far, _ = choice("ij,jk->ik", (60, 1000), (1000, 1000))
     assert loops(far)[:2] == ("V/32", "U/12")
-    packed, _ = choice("ij,kj->ik", (2000, 64), (2000, 64))
-    assert loops(packed).index("M/12") < loops(packed).index("N/32")
-    for depth in (16, 1000):        # too few steps, and enough of them
+    for depth in (4, 64):
         packed, _ = choice("ij,kj->ik", (2000, depth), (2000, depth))
-        assert loops(packed).index("N/32") < loops(packed).index("M/12")
+        assert loops(packed).index("M/8") < loops(packed).index("N/32")
+    packed, _ = choice("ij,kj->ik", (2000, 1000), (2000, 1000))
+    assert loops(packed).index("N/32") < loops(packed).index("M/8")
+
+
+@pytest.mark.parametrize("m, k, rows", [(300, 256, 8), (300, 257, 12), (64, 257, 8)])
+def test_more_rows_at_once_where_they_read_vectors_that_l1_does_not_hold(m, k, rows):
+    chosen, _ = choice("ij,jk->ik", (m, k), (k, 64))
+    assert f"U/{rows}" in loops(chosen)
 
 
 def test_short_rows_of_the_output_are_followed_by_those_of_b():

@@ -101,7 +101,7 @@ def _prepare_numba() -> None:
     """Import what a compilation needs, and let Numba collect its own implementations."""
     from numba.core.registry import cpu_target
 
-    from . import memory, packing, tile  # noqa: F401
+    from . import memory, packing, patches, tile  # noqa: F401
 
     cpu_target.target_context.refresh()
     cpu_target.typing_context.refresh()

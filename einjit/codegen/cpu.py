@@ -21,9 +21,10 @@ from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, PackSpec, TileSpec, Tile
 @dataclass(frozen=True)
 class Word:
     """One int64 of the parameter block. `what`: lo, hi (range of a label), step (of its index-th loop),
-    stride (of a tensor along a label), digits (description of a fused label), table (of offsets of a
-    tensor along a label), pack (buffer of a tensor) or stage (buffer of the output's blocks); the last
-    three are places in the workspace."""
+    stride (of a tensor along a label), digits (description of a fused label), apart and extent (of the dimension
+    of a fused label in which a tensor is contiguous: positions between neighbours, and its own), table (of offsets
+    of a tensor along a label), pack (buffer of a tensor) or stage (buffer of the output's blocks); the last three
+    are places in the workspace."""
 
     what: str
     label: str = ""
@@ -37,6 +38,8 @@ class Word:
                 return f"{self.label}_step{self.index}"
             case "stride" | "table":
                 return f"{self.tensor}_{self.label}"
+            case "apart" | "extent":
+                return f"{self.tensor}_{self.label}_{self.what}"
             case "pack":
                 return f"{self.tensor}_panels"
             case "stage":
@@ -127,6 +130,7 @@ class _Emitter:
         self.tables: dict[str, str] = {}        # label -> first position of its offset tables
         self.packed: dict[str, tuple[_Block, _Block]] = {}
         self.ends: dict[Loop, str] = {}         # where the block ends that a loop walks
+        self.patches = False                    # whether an operand is packed by them
         self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
         self.vector = next((n for n in self.tile if n.kind is Kind.VECTOR), None)
         self.unrolled = [n for n in self.tile if n.kind is Kind.UNROLLED]
@@ -176,6 +180,7 @@ class _Emitter:
             "from numba import njit", "",
             "from einjit.codegen.memory import fence, fill_offsets, greater, lesser, past_line, word",
             "from einjit.codegen.packing import packing",
+            *(["from einjit.codegen.patches import packing_by_patches"] if self.patches else []),
             "from einjit.codegen.specs import PackSpec, TileSpec, TileTensor",
             *["from einjit.codegen.staging import stage_shift, staged_writer"] * bool(self.nest.staged),
             "from einjit.codegen.tile import register_tile",
@@ -274,13 +279,20 @@ class _Emitter:
 
     def _pack(self, pack: Pack, depth: int) -> int:
         t = self.nest.tensor(pack.tensor)
-        function = f"pack_{t.name}"
-        self.header += [f"{function} = packing({PackSpec(t.dtype, self.nest.accumulator, pack.width)})"]
+        function, spec = f"pack_{t.name}", PackSpec(t.dtype, self.nest.accumulator, pack.width)
+        across = {pack.panel: "panel", pack.serial: "serial"}.get(t.across, "")
+        self.patches = self.patches or bool(across)
+        made = f"packing_by_patches({spec}, {across!r})" if across else f"packing({spec})"
+        self.header += [f"{function} = {made}"]
         base = self._base(t, {pack.panel, pack.serial})
         panel, serial = self.blocks[pack.panel], self.blocks[pack.serial]
         self.packed[t.name] = (panel, serial)
-        self.line(depth, f"{function}({self.word('pack', tensor=t.name)}, {base}, {self._table(t, pack.panel)}, "
-                         f"{self._table(t, pack.serial)}, {panel.end} - {panel.start}, {serial.end} - {serial.start})")
+        arguments = [self.word("pack", tensor=t.name), base, self._table(t, pack.panel), self._table(t, pack.serial),
+                     f"{panel.end} - {panel.start}", f"{serial.end} - {serial.start}"]
+        if across:
+            arguments += [self.blocks[t.across].start, self.word("apart", t.across, t.name),
+                          self.word("extent", t.across, t.name)]
+        self.line(depth, f"{function}({', '.join(arguments)})")
         return depth
 
     # -- a staged output ---------------------------------------------------------------------------

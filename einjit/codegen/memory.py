@@ -40,7 +40,7 @@ def greater(typingctx, x, y):
     """The greater of two int64."""
 
     def codegen(context, builder, signature, args):
-        return builder.select(builder.icmp_signed(">", args[0], args[1]), args[0], args[1])
+        return vectors.greater(builder, *args)
 
     return types.int64(types.int64, types.int64), codegen
 

@@ -7,7 +7,7 @@ real parts, then the imaginary ones, so that the tile loads them as they are mul
 Where the source is contiguous along the panel, but for ends of its innermost dimension, whole vectors are
 copied; where it is contiguous along k, squares are transposed in registers (Matthews 2016, section 5.2 walks
 patches for the same reason); elsewhere elements are gathered by offset. Which of these holds is seen from the
-offset tables while packing.
+offset tables while packing. `patches.py` has the operands whose neighbours lie several rows or steps apart.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def packing(spec: PackSpec):
     @intrinsic
     def pack(typingctx, panels, base, rows, steps, row_count, step_count):
         def codegen(context, builder, signature, args):
-            _Packer(builder, spec).block(*args)
+            Packer(builder, spec).block(*args)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), codegen
@@ -47,7 +47,7 @@ def packing(spec: PackSpec):
 AHEAD = 8                   # steps: how far the rows of a panel are asked for in advance
 
 
-class _Packer:
+class Packer:
     def __init__(self, builder, spec: PackSpec):
         self.builder, self.spec = builder, spec
         self.source, self.target = Element.of(spec.source), Element.of(spec.target)
@@ -183,5 +183,8 @@ class _Packer:
 
     def put(self, b, destination, k, at, value: Lanes) -> None:
         """Store elements of one step, from row `at` of the panel on."""
-        out = b.add(destination, b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes))))
-        el.store_apart(b, self.target, out, el.convert(b, self.source, self.target, value), self.apart)
+        moved = b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes)))
+        self.put_at(b, b.add(destination, moved), value)
+
+    def put_at(self, b, address, value: Lanes) -> None:
+        el.store_apart(b, self.target, address, el.convert(b, self.source, self.target, value), self.apart)

@@ -50,6 +50,11 @@ def lesser(builder, x: ir.Value, y: ir.Value) -> ir.Value:
     return builder.select(builder.icmp_signed("<", x, y), x, y)
 
 
+def greater(builder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The greater of two signed integers."""
+    return builder.select(builder.icmp_signed(">", x, y), x, y)
+
+
 # -- memory ----------------------------------------------------------------------------------------------
 
 def pointer(builder: ir.IRBuilder, address: ir.Value, typ: ir.Type) -> ir.Value:

@@ -53,7 +53,8 @@ def _with_fused(t: Tensor, labels: tuple[str, ...], name: str) -> Tensor:
         return t
     kept = tuple(lb for lb in t.labels if lb not in labels)
     unit = t.unit if t.unit not in labels else name if t.unit == labels[-1] else ""
-    return replace(t, labels=(*kept, name), unit=unit)
+    hidden = t.across in labels or (t.unit in labels and not unit)
+    return replace(t, labels=(*kept, name), unit=unit, across=name if hidden else t.across)
 
 
 @dataclass(frozen=True)

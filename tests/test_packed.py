@@ -1,0 +1,56 @@
+"""How a packed contraction is tiled and walked, by the order in which its output lies."""
+
+from __future__ import annotations
+
+import pytest
+
+from einjit.schedule.opts import Fuse
+from tests.test_unpacked import choice, loops
+
+# Into f e d c b a, of which a is on the lanes and b on the rows (TCCG 38).
+ALTERNATING = "bgfe,cadg->fedcba"
+
+
+def sizes(equation: str, **extents: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(extents.get(label, 12) for label in term) for term in equation.split("->")[0].split(","))
+
+
+def fused(chosen, name: str) -> str:
+    return "".join(next(opt.labels for opt in chosen.schedule if isinstance(opt, Fuse) and opt.name == name))
+
+
+@pytest.mark.parametrize("dtype, a, g, tile", [
+    ("float32", 24, 24, "8x24 tile (3 x 8 lanes)"),         # columns lie together in 24, which are three half vectors
+    ("float64", 24, 24, "8x24 tile (3 x 8 lanes)"),         # and three whole ones
+    ("float32", 32, 24, "8x32 tile (2 x 16 lanes)"),
+    ("float32", 24, 960, "8x32 tile (2 x 16 lanes)"),       # long sums: the output is rarely written
+])
+def test_a_tile_ends_where_a_short_run_of_columns_does(dtype, a, g, tile):
+    chosen, _ = choice(ALTERNATING, *sizes(ALTERNATING, a=a, g=g), dtype=dtype)
+    assert chosen.tiling.startswith(tile)
+
+
+def test_columns_lie_together_over_dimensions_that_are_apart_in_b():
+    # Rows of a and b, 24 x 12 columns, are nine tiles of 32.
+    equation = "cged,agfb->fedcba"
+    chosen, _ = choice(equation, *sizes(equation, a=24, g=24))
+    assert chosen.tiling.startswith("8x32 tile (2 x 16 lanes)")
+
+
+def test_rows_that_go_on_where_short_columns_end_come_next():
+    b, fe = "i", "k"
+    chosen, _ = choice(ALTERNATING, *sizes(ALTERNATING, a=24, g=24))
+    assert fused(chosen, "M") == fe + b     # though e is contiguous in the first operand
+    assert loops(chosen).index("N/24") < loops(chosen).index("M/8")
+
+
+def test_rows_are_read_as_they_lie_where_columns_lie_together_in_long_runs():
+    c, ed, equation = "i", "k", "cged,bafg->fedcba"
+    chosen, _ = choice(equation, *sizes(equation, a=24, g=24))
+    assert fused(chosen, "M") == c + ed
+    assert loops(chosen).index("M/8") < loops(chosen).index("N/32")
+
+
+def test_rows_are_read_as_they_lie_where_the_output_is_no_larger_than_they_are():
+    chosen, _ = choice(ALTERNATING, *sizes(ALTERNATING, a=24, g=2400))
+    assert fused(chosen, "M") == "ik"
