@@ -25,6 +25,7 @@ from .program import BoundStep, Program, ProgramStep
 from .schedule.opts import Schedule
 from .stats import count
 from .tokens import tokenize
+from .turning import with_turned_operands
 
 _KIND_RANK = "buifc"
 
@@ -343,6 +344,8 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
     steps, compiled = [], []
     # opt_einsum orders products; a scalar body is one nest, which no order may take apart.
     planned = plan_of(p, sizes, optimize) if p.body is None and schedule is None else _one_nest(p, sizes)
+    if p.body is None and schedule is None and (optimize is None or optimize is True):
+        planned = with_turned_operands(planned, inputs, _target(p, shape, _stored(types), order), types.compute)
     for position, step in enumerate(planned.steps):
         operands = [inputs[i] for i in step.operands]
         inputs = [t for i, t in enumerate(inputs) if i not in step.operands]
