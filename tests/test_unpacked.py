@@ -82,6 +82,17 @@ def test_more_rows_at_once_where_they_read_vectors_that_l1_does_not_hold(m, k, r
     assert f"U/{rows}" in loops(chosen)
 
 
+@pytest.mark.parametrize("equation, shapes, rows", [
+    ("ji,jk->ik", ((2000, 2000), (2000, 64)), 12),
+    ("ji,jk->ik", ((2000, 2000), (2000, 600)), 8),          # a is packed
+    ("ji,jk->ik", ((200, 400), (200, 200)), 8),             # a stays in L2
+    ("ij,jk->ki", ((2000, 2000), (2000, 64)), 8),
+])
+def test_more_rows_at_once_of_what_is_read_from_memory_a_few_at_a_step(equation, shapes, rows):
+    chosen, _ = choice(equation, *shapes, dtype="float64")
+    assert {f"M/{rows}", f"U/{rows}"} & set(loops(chosen))
+
+
 def test_short_rows_of_the_output_are_followed_by_those_of_b():
     # Into e d c b a, of which a is short; packing reads e, which is the slowest there and contiguous in b.
     chosen, _ = choice("dabfe,fc->edcba", (20, 24, 20, 20, 24), (20, 24))
