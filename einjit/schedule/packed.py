@@ -18,7 +18,7 @@ from .tiling import Tiling, components_and_bits, rows_to_try, tiling
 MANY_PRODUCTS = 8           # of a batch, to share them out evenly among a few threads
 SHORT_ROW = 1024            # bytes of the output that lie together, for b to be read in another order
 ROW_USES = 16               # of a row of a, up to which it is read where it lies
-SHORT_SUM = 256             # steps of a tile, up to which writing whole rows counts more than reading more of b
+SHORT_SUMS = range(48, 257)  # steps of a tile that make up for reading more of b than of a
 PACKED_WORK = 48 ** 3       # below, packing costs more than it saves
 
 
@@ -40,7 +40,7 @@ def packed(c: Contraction, cpu: Cpu) -> Choice:
         opts.append(Split("B", OUTER_BLOCK))
     jc, pc, ic, jr, ir = (f"{label}/{step}" for label, step in (
         ("N", t.nc), ("K", t.kc), ("M", t.mc), ("N", t.tile.nr), ("M", t.tile.mr)))
-    tiles = (ir, jr) if _rows_first(t, np.dtype(c.accumulator).itemsize, cpu) else (jr, ir)
+    tiles = (ir, jr) if _rows_first(c, n, t, cpu) else (jr, ir)
     opts += [Split("N", t.nc), Split("N", t.tile.nr), Split("K", t.kc), Split("M", t.mc), Split("M", t.tile.mr),
              Reorder((*order, jc, pc, ic, *tiles, "K", "M", "N")), Unroll("M"), Vectorize("N", t.tile.lanes),
              Pack("b", pc, "N", "K"), *([Pack("a", ic, "M", "K")] if _reuses_rows(c, n, t.tile.nr) else []),
@@ -68,12 +68,16 @@ def _rows(c: Contraction, cpu: Cpu, m: Sequence[Dimension], n: Sequence[Dimensio
     return tuple(sorted(usual, reverse=True)) if few_together else usual
 
 
-def _rows_first(t: Tiling, itemsize: int, cpu: Cpu) -> bool:
+def _rows_first(c: Contraction, n: Sequence[Dimension], t: Tiling, cpu: Cpu) -> bool:
     """Whether to walk all columns for a few rows, rather than all rows for a few columns (Goto's order). The
     output is then written row by row, which counts where sums are short; but b is read again for each mr
-    rows, so its block must be found near. Measured on Zen 4 for 2000 x 2000 x 64: 102 and 91 GF/s in float32;
-    for 1000 x 1000 x 4, 36.6 and 34.8 in float64."""
-    return t.kc <= SHORT_SUM and t.kc * t.nc * itemsize <= 2 * cpu.l2.size
+    rows, so its block must be found near. Measured on Zen 4 for 2000 x 2000 x 64: 102 and 91 GF/s in float32. The
+    shortest sums, where writing is most of the work, need rows that lie together: 36.6 and 34.8 for 1000 x 1000 x 4
+    in float64, but 67 and 76 for one of TCCG's contractions (31), which writes runs of 24 elements in float32."""
+    itemsize = np.dtype(c.accumulator).itemsize
+    long_rows = n[-1].extent * n[-1].strides[0] > SHORT_ROW and c.unit(0) == n[-1].name
+    short_sum = t.kc in SHORT_SUMS or (t.kc < min(SHORT_SUMS) and long_rows)
+    return short_sum and t.kc * t.nc * itemsize <= 2 * cpu.l2.size
 
 
 def _shared_when_packed(batch: int, m: int, n: int) -> str:
