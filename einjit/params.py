@@ -7,13 +7,14 @@ tables and packed panels lie in a workspace whose size is computed here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Mapping
 
 import numpy as np
 
 from .codegen.cpu import Word
 from .contraction import Contraction
-from .ir import Label, LoopNest, tile_width
+from .ir import Copy, Label, LoopNest, tile_width
 
 _ALIGN = 64
 
@@ -60,6 +61,10 @@ class _Filler:
                 return self._reserve(8 * (self._block(w.label) + tile_width(self.nest, w.label)))
             case "pack":
                 return self._reserve(self._panel_bytes(w.tensor))
+            case "row":
+                return self._row_bytes(self._copy_of(w.tensor))
+            case "copy":
+                return self._reserve(self._copy_bytes(self._copy_of(w.tensor)))
         raise TypeError(f"unknown word {w!r}")
 
     def _range(self, label: str) -> tuple[int, int]:
@@ -91,6 +96,21 @@ class _Filler:
         at = self.nest.nodes.index(pack)
         rows, steps = (self._block_outside(label, at) for label in (pack.panel, pack.serial))
         return (rows + pack.width) * steps * np.dtype(self.nest.accumulator).itemsize
+
+    def _copy_of(self, tensor: str) -> Copy:
+        return next(copy for copy in self.nest.copies if copy.tensor == tensor)
+
+    def _row_bytes(self, copy: Copy) -> int:
+        """Whole cache lines, an odd number: rows then begin in all sets of a cache in turn."""
+        size = self._copied(copy, copy.row) * np.dtype(self.nest.tensor(copy.tensor).dtype).itemsize
+        return (-(-size // _ALIGN) | 1) * _ALIGN
+
+    def _copy_bytes(self, copy: Copy) -> int:
+        *others, _ = self.nest.copied_labels(copy)
+        return self._row_bytes(copy) * prod(self._copied(copy, label) for label in others)
+
+    def _copied(self, copy: Copy, label: str) -> int:
+        return self._block_outside(label, self.nest.nodes.index(copy))
 
     def _block_outside(self, label: str, at: int) -> int:
         block = self.nest.label(label).extent

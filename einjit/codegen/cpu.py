@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..ir import TILE, Kind, Label, Loop, LoopNest, Pack, Tensor, tile_width
+from ..ir import TILE, Copy, Kind, Label, Loop, LoopNest, Pack, Tensor, tile_width
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, PackSpec, TileSpec, TileTensor
 
 
@@ -22,7 +22,8 @@ from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, PackSpec, TileSpec, Tile
 class Word:
     """One int64 of the parameter block. `what`: lo, hi (range of a label), step (of its index-th loop),
     stride (of a tensor along a label), digits (description of a fused label), table (of offsets of a
-    tensor along a label) or pack (buffer of a tensor); the last two are places in the workspace."""
+    tensor along a label), pack or copy (buffer of a tensor); these are places in the workspace; or row (bytes from
+    one row of a copy to the next)."""
 
     what: str
     label: str = ""
@@ -38,6 +39,8 @@ class Word:
                 return f"{self.tensor}_{self.label}"
             case "pack":
                 return f"{self.tensor}_panels"
+            case "copy" | "row":
+                return f"{self.tensor}_{self.what}"
         return f"{self.label}_{self.what}"
 
 
@@ -59,7 +62,7 @@ def emit(nest: LoopNest) -> Source:
 def structure(nest: LoopNest) -> tuple:
     """All that the source of a nest depends on: nests that agree in it share one kernel."""
     labels = tuple((lb.name, lb.summed, len(lb.members) > 1) for lb in nest.labels)
-    nodes = tuple(n if isinstance(n, Pack) else (n.label, n.kind, n.lanes, _literal_step(nest, n)) for n in nest.nodes)
+    nodes = tuple((n.label, n.kind, n.lanes, _literal_step(nest, n)) if isinstance(n, Loop) else n for n in nest.nodes)
     return labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes, nest.streamed
 
 
@@ -80,8 +83,8 @@ def is_tabled(nest: LoopNest, label: Label) -> bool:
 def absorbed(nest: LoopNest) -> Loop | None:
     """The loop that becomes part of the tile: a reduction around it, on its own label or by whole blocks of a
     summed vector label, so that partial results stay in registers."""
-    outside = [n for n in nest.nodes if isinstance(n, Pack) or n.kind not in TILE]
-    if not outside or isinstance(outside[-1], Pack):
+    outside = [n for n in nest.nodes if not isinstance(n, Loop) or n.kind not in TILE]
+    if not outside or not isinstance(outside[-1], Loop):
         return None
     loop, vector = outside[-1], next((n for n in nest.loops if n.kind is Kind.VECTOR), None)
     label = nest.label(loop.label)
@@ -123,6 +126,7 @@ class _Emitter:
         self.blocks = {lb.name: self._range(lb) for lb in nest.labels}
         self.tables: dict[str, str] = {}        # label -> first position of its offset tables
         self.packed: dict[str, tuple[_Block, _Block]] = {}
+        self.copied: dict[str, dict[str, _Block]] = {}      # tensor -> the blocks of its copy, by label
         self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
         self.vector = next((n for n in self.tile if n.kind is Kind.VECTOR), None)
         self.unrolled = [n for n in self.tile if n.kind is Kind.UNROLLED]
@@ -141,7 +145,7 @@ class _Emitter:
         for node in outside:
             if node is self.absorbed:
                 continue
-            depth = self._pack(node, depth) if isinstance(node, Pack) else self._loop(node, depth)
+            depth = {Pack: self._pack, Copy: self._copy, Loop: self._loop}[type(node)](node, depth)
         self._tile(depth)
         if self.nest.streamed:
             self.line(1, "fence()")
@@ -158,10 +162,11 @@ class _Emitter:
         count = len(self.nest.tensors) + 1
         loads = [f"    {pointers} = {', '.join(f'word(ptrs, {i})' for i in range(count))}"]
         for i, w in enumerate(self.words):
-            base = {"table": "work + ", "pack": "work + ", "digits": "p + "}.get(w.what, "")
+            base = {"table": "work + ", "pack": "work + ", "copy": "work + ", "digits": "p + "}.get(w.what, "")
             loads.append(f"    {w.name} = {base}word(p, {i})")
         return "\n".join([
             "from numba import njit", "",
+            "from einjit.codegen.copying import row_copy",
             "from einjit.codegen.memory import fence, fill_offsets, greater, lesser, past_line, word",
             "from einjit.codegen.packing import packing",
             "from einjit.codegen.specs import PackSpec, TileSpec, TileTensor",
@@ -213,7 +218,8 @@ class _Emitter:
         """Whether the register tile may lie anywhere along a loop's label: nothing is summed, no table read."""
         label = self.nest.label(loop.label)
         return (loop is self.nest.loops_of(label.name)[-2] and loop.step == tile_width(self.nest, label.name)
-                and not is_tabled(self.nest, label) and not any(lb.summed for lb in self.nest.labels))
+                and not is_tabled(self.nest, label) and not any(lb.summed for lb in self.nest.labels)
+                and not self.nest.copies)   # which hold the current block alone
 
     def _line_start(self, loop: Loop, depth: int) -> str:
         """Where the loops over a streamed output's contiguous label begin: where its cache line does, so that
@@ -262,6 +268,39 @@ class _Emitter:
         self.line(depth, f"{function}({self.word('pack', tensor=t.name)}, {base}, {self._table(t, pack.panel)}, "
                          f"{self._table(t, pack.serial)}, {panel.end} - {panel.start}, {serial.end} - {serial.start})")
         return depth
+
+    # -- copies --------------------------------------------------------------------------------------
+
+    def _copy(self, copy: Copy, depth: int) -> int:
+        """One loop a label, and rows copied inside them."""
+        t, labels = self.nest.tensor(copy.tensor), self.nest.copied_labels(copy)
+        function = f"copy_{t.name}"
+        self.header += [f"{function} = row_copy({t.dtype!r})"]
+        blocks = {label: self.blocks[label] for label in labels}
+        source, target = [self._base(t, set())], [self.word("copy", tensor=t.name)]
+        step, inside = self.word("row", tensor=t.name), depth
+        for label in reversed(labels[:-1]):
+            self.line(depth, f"{t.name}_{label}_step = {step}")
+            step = f"{t.name}_{label}_step * ({blocks[label].end} - {blocks[label].start})"
+        for label in labels[:-1]:
+            variable, start = f"{t.name}_{label}_at", blocks[label].start
+            self.line(inside, f"for {variable} in range({blocks[label].end} - {start}):")
+            source.append(f"{variable} * {self._stride(t, label)}")
+            target.append(f"{variable} * {t.name}_{label}_step")
+            inside += 1
+        row = blocks[copy.row]
+        self.line(inside, f"{function}({' + '.join(target)}, {' + '.join(source)}, {row.end} - {row.start})")
+        self.copied[t.name] = blocks
+        return depth
+
+    def _in_copy(self, t: Tensor) -> str:
+        """Address, in the tensor's copy, of its element at the current position."""
+        terms = [self.word("copy", tensor=t.name)]
+        for label, block in self.copied[t.name].items():
+            start = self.blocks[label].start
+            if start != block.start:
+                terms.append(f"({start} - {block.start}) * {self._stride(t, label)}")
+        return " + ".join(terms)
 
     # -- the register tile ---------------------------------------------------------------------------
 
@@ -347,6 +386,8 @@ class _Emitter:
     def _base(self, t: Tensor, moving: set[str]) -> str:
         """Address of a tensor's element at the current position; offsets of `moving` tabled labels are left
         to whoever walks their tables."""
+        if t.name in self.copied:
+            return self._in_copy(t)
         terms = [t.name]
         for label in t.labels:
             start = self.blocks[label].start
@@ -371,6 +412,8 @@ class _Emitter:
     def _stride(self, t: Tensor, label: str) -> str:
         if t.unit == label:
             return str(np.dtype(t.dtype).itemsize)
+        if label in self.copied.get(t.name, ()):
+            return f"{t.name}_{label}_step"
         return self.word("stride", label, t.name)
 
     def _first(self) -> str:

@@ -1,5 +1,5 @@
 """Schedules: transformations of a loop nest as values (`opts`), and the policy that picks them (`choose`)."""
-from .opts import Fuse, Opt, Pack, Parallel, Reorder, Schedule, Split, Stream, Unroll, Vectorize, apply
+from .opts import Copy, Fuse, Opt, Pack, Parallel, Reorder, Schedule, Split, Stream, Unroll, Vectorize, apply
 
-__all__ = ["Fuse", "Opt", "Pack", "Parallel", "Reorder", "Schedule", "Split", "Stream", "Unroll", "Vectorize",
+__all__ = ["Copy", "Fuse", "Opt", "Pack", "Parallel", "Reorder", "Schedule", "Split", "Stream", "Unroll", "Vectorize",
            "apply"]

@@ -11,7 +11,7 @@ from typing import Mapping, Sequence
 
 from ..contraction import Dimension
 from .choice import OUTER_BLOCK, by_either_stride, by_stride, extent, names
-from .opts import Fuse, Opt, Parallel, Reorder, Schedule, Split, Stream, Unroll, Vectorize
+from .opts import Copy, Fuse, Opt, Parallel, Reorder, Schedule, Split, Stream, Unroll, Vectorize
 from .problem import Problem
 
 NEAR_ROW = 512              # elements of a row walked before the rows next to it: lines of both stay in L2
@@ -77,7 +77,8 @@ class Draft:
     `loops`: those of the tile and over its blocks, from the outside in. `lanes`: of V; 0 where nothing is
     vectorised. `outermost`: loops over large blocks, which stand right inside O. `in_memory_order`: the sums R
     run outside the kept dimensions I that move faster. `near`: tensors whose neighbours the loops of O visit soon
-    after one another. `past_caches`: whether the output is written past them.
+    after one another. `past_caches`: whether the output is written past them. `copied`: tensors of which blocks are
+    copied, inside the last of `outermost`, into rows along V.
     """
 
     family: str
@@ -89,6 +90,7 @@ class Draft:
     in_memory_order: bool = False
     near: tuple[int, ...] = (0,)
     past_caches: bool = False
+    copied: tuple[str, ...] = ()
 
 
 def finished(p: Problem, draft: Draft) -> Schedule:
@@ -106,6 +108,7 @@ def finished(p: Problem, draft: Draft) -> Schedule:
         opts.append(Vectorize("V", draft.lanes))
     if draft.past_caches:
         opts.append(Stream())
+    opts += [Copy(tensor, draft.outermost[-1], "V") for tensor in draft.copied]
     shared = _shared_sum(p, draft, outer, order) or _shared(draft, outer)
     return (*opts, Parallel(shared)) if shared else tuple(opts)
 
