@@ -76,6 +76,43 @@ def computed_in_32_bits(a: np.ndarray, b: np.ndarray, result: str) -> bool:
     return computed_in(problem, {"i": a.shape[0], "j": a.shape[1], "k": b.shape[1]}).compute == "int32"
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("equation, shapes", [
+    ("ij,jk->ik", ((33, 65), (65, 31))), ("ij,kj->ik", ((70, 600), (4, 600))), ("ij,jk->ik", ((1000, 300), (300, 4))),
+    ("ij,j->i", ((9, 300), (300,))), ("ij,i->j", ((300, 40), (300,))), ("ij,ij->ij", ((9, 40), (9, 40))),
+    ("ij,jk,kl->il", ((20, 30), (30, 40), (40, 20))), ("ij,jk->ik", ((17, 3000), (3000, 70))),
+    ("i,j->ij", ((40,), (9,))),
+])
+def test_products_of_bytes_wrap_to_bytes(dtype, equation, shapes):
+    """They are computed in 16 bits, of which the lower 8 are the same."""
+    info = np.iinfo(dtype)
+    arrays = [RNG.integers(info.min, info.max + 1, shape).astype(dtype) for shape in shapes]
+    kernel = einjit.compile(equation, *arrays)
+    assert kernel.steps[-1].contraction.accumulator == dtype.replace("8", "16")
+    result = einjit.einsum(equation, *arrays)
+    assert result.dtype == dtype
+    exact = np.einsum(equation, *[a.astype(np.int64) for a in arrays], optimize=True)
+    np.testing.assert_array_equal(result, exact.astype(dtype))
+
+
+def test_bytes_wrap_before_they_are_written_wider():
+    a, b = (RNG.integers(-128, 128, (20, 20)).astype(np.int8) for _ in "ab")
+    out = np.zeros((20, 20), np.int32)
+    einjit.einsum("ij,jk->ik", a, b, dtype="int8", out=out)
+    np.testing.assert_array_equal(out, (a.astype(np.int64) @ b).astype(np.int8))
+
+
+def test_sums_of_bytes_alone_stay_bytes():
+    kernel = einjit.compile("ij->j", np.ones((20, 70), np.int8))
+    assert kernel.steps[-1].contraction.accumulator == "int8"
+
+
+def test_bytes_are_converted_once_where_they_are_used_again():
+    square, few = np.ones((64, 64), np.int8), np.ones((4, 640), np.int8)
+    assert einjit.compile("ij,jk->ik", square, square).family == "packed contraction"
+    assert einjit.compile("ij,kj->ik", np.ones((200, 640), np.int8), few).family == "reduction"
+
+
 def test_partial_sums_of_integers_may_lie_in_a_wider_output():
     a, b = (RNG.integers(-128, 128, shape).astype(np.int8) for shape in ((40, 5000), (5000, 50)))
     out = np.full((50, 40), 7, np.int64).T

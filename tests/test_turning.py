@@ -30,6 +30,7 @@ def steps(equation: str, *arrays, **options) -> list[str]:
     ("ij,jk->ik", ((1000, 300), (300, 5)), "float32", ["ij,jk->ik"]),           # they fill the lanes better
     ("ij,jk->ik", ((1000, 300), (300, 3)), "float64", ["jk->kj", "ij,kj->ik"]),
     ("ij,jk->ik", ((1000, 300), (300, 4)), "float64", ["ij,jk->ik"]),
+    ("ij,jk->ik", ((1000, 300), (300, 4)), "int8", ["jk->kj", "ij,kj->ik"]),
     ("ij,jk->ik", ((1000, 300), (300, 2)), "complex64", ["ij,jk->ik"]),
     ("ij,jk->ik", ((60, 1000), (1000, 4)), "float32", ["ij,jk->ik"]),           # too few rows to make up for it
     ("ij,jk->ik", ((1000, 40), (40, 4)), "float32", ["ij,jk->ik"]),             # too little work

@@ -23,14 +23,15 @@ TURNED_WORK = 200_000       # multiply-adds from which on a step that turns an o
 def lanes_unpacked(c: Contraction, cpu: Cpu) -> Dimension | None:
     """The dimension for the lanes of a product that is best left unpacked; None for any other contraction.
 
-    Each of M, N and K must be one dimension (a batch is free), of the accumulator's dtype: what would have to
-    be converted is better converted once, while packing.
+    Each of M, N and K must be one dimension (a batch is free), and nothing need be converted that is used again:
+    that is better done once, while packing.
     """
     matrices = _matrices(c)
     if matrices is None:
         return None
     m, n, k = matrices
-    if c.unit(0) == c.unit(2) == n.name and _row_by_row(c, cpu, m, n, k):
+    # Bytes are multiplied in 16 bits: b would be converted again for every few rows.
+    if set(c.dtypes) == {c.accumulator} and c.unit(0) == c.unit(2) == n.name and _row_by_row(c, cpu, m, n, k):
         return n
     if c.unit(1) == c.unit(2) == k.name and _dot_by_dot(c, cpu, m, n, k):
         return k
@@ -66,14 +67,22 @@ def turning(c: Contraction, cpu: Cpu) -> Turning | None:
 
 
 def _matrices(c: Contraction) -> tuple[Dimension, Dimension, Dimension] | None:
-    """M, N and K of a product of two matrices, or of a batch of them, in one dtype that packing need not convert."""
+    """M, N and K of a product of two matrices, or of a batch of them, that packing need not convert."""
     groups = [c.group(role) for role in (Role.M, Role.N, Role.K)]
-    if len(c.operands) != 2 or any(len(group) != 1 for group in groups) or set(c.dtypes) != {c.accumulator}:
+    if len(c.operands) != 2 or any(len(group) != 1 for group in groups):
         return None
-    if np.dtype(c.accumulator).kind == "c":
+    accumulator = np.dtype(c.accumulator)
+    if accumulator.kind == "c":
         return None         # packing takes real and imaginary parts apart
+    if any(np.dtype(d) != accumulator and not _is_loaded_wider(np.dtype(d), accumulator) for d in c.dtypes):
+        return None
     (m,), (n,), (k,) = groups
     return m, n, k
+
+
+def _is_loaded_wider(dtype: np.dtype, accumulator: np.dtype) -> bool:
+    """Whether one instruction loads elements as twice as wide integers: bytes, which are multiplied in 16 bits."""
+    return dtype.kind in "iu" and accumulator.kind in "iu" and dtype.itemsize == 1 and accumulator.itemsize == 2
 
 
 def _row_by_row(c: Contraction, cpu: Cpu, m: Dimension, n: Dimension, k: Dimension) -> bool:
