@@ -2,7 +2,7 @@
 
     stage       from -> to                                   where
     parse       text, label lists -> Einsum                  parse.py (positions: tokens.py)
-    plan        Einsum, sizes -> Plan of Steps               path.py: opt_einsum's order, or one nest
+    plan        Einsum, sizes -> Plan of Steps               path.py: opt_einsum's order, or one nest (turning.py)
     contract    Step, layouts -> Contraction                 contraction.py: roles, strides, folding
     lower       Contraction -> LoopNest                      lower.py (nodes: ir.py; oracle: interp.py)
     choose      Contraction, Cpu -> Schedule                 schedule/choose.py: packed.py or direct.py (machine.py)

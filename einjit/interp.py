@@ -5,13 +5,14 @@ the code generator.
 """
 from __future__ import annotations
 
+from itertools import product
 from typing import Sequence
 
 import numpy as np
 
 from .contraction import Contraction
 from .expr import evaluate
-from .ir import LoopNest, Pack
+from .ir import Copy, LoopNest, Pack
 
 
 def interpret(nest: LoopNest, c: Contraction, out: np.ndarray, inputs: Sequence[np.ndarray]) -> None:
@@ -47,6 +48,9 @@ class _Interpreter:
         if isinstance(node, Pack):
             self._node(depth + 1, blocks, {**packed, node.tensor: self._pack(node, blocks)})
             return
+        if isinstance(node, Copy):
+            self._node(depth + 1, blocks, {**packed, node.tensor: self._copy(node, blocks)})
+            return
         start, stop = blocks[node.label]
         for position in range(start, stop, node.step):
             self._node(depth + 1, {**blocks, node.label: (position, min(position + node.step, stop))}, packed)
@@ -69,6 +73,16 @@ class _Interpreter:
                 block[i, k] = self.views[pack.tensor][self._index({**fixed, pack.panel: i, pack.serial: k})]
         return {(pack.panel, pack.serial): block}
 
+    def _copy(self, copy: Copy, blocks: dict) -> dict:
+        """What the copied block holds, by position on its labels."""
+        labels = self.nest.copied_labels(copy)
+        fixed = {label: start for label, (start, _) in blocks.items()}
+        block = {}
+        for positions in product(*(range(*blocks[label]) for label in labels)):
+            at = self._index({**fixed, **dict(zip(labels, positions))})
+            block[positions] = self.views[copy.tensor][at]
+        return {labels: block}
+
     def _update(self, blocks: dict, packed: dict) -> None:
         positions = {label: start for label, (start, _) in blocks.items()}
         point = self._index(positions)
@@ -84,8 +98,8 @@ class _Interpreter:
     def _read(self, name: str, positions: dict, point, packed: dict):
         if name not in packed:
             return self.views[name][point]
-        ((panel, serial), block), = packed[name].items()
-        return block[positions[panel], positions[serial]]
+        (labels, block), = packed[name].items()
+        return block[tuple(positions[label] for label in labels)]
 
     def _summed(self, axis: str) -> bool:
         return next(label.summed for label in self.nest.labels if axis in label.members)

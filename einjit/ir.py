@@ -1,4 +1,4 @@
-"""The loop-nest IR: one perfect nest of loops and packs around one update of the output.
+"""The loop-nest IR: one perfect nest of loops, packs and copies around one update of the output.
 
 Nodes are frozen values. A loop variable is an absolute position on its label: a label that is split has
 several loops, outermost with the largest step, and each inner loop runs over the block that the loop
@@ -85,6 +85,17 @@ class Staging:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """Copy the current block of a tensor into rows along `row`, which lie one after the other."""
+
+    tensor: str
+    row: str
+
+
+Node = Loop | Pack | Copy
+
+
+@dataclass(frozen=True)
 class LoopNest:
     """`nodes` from the outside in; inside them all stands `out[...] = reduce(out[...], body(inputs))`, computed
     in the dtype `accumulator`. `streamed`: the output is written past the caches; `staged`: by way of a
@@ -97,7 +108,7 @@ class LoopNest:
     body: Expr
     reduce: str
     accumulator: str
-    nodes: tuple[Loop | Pack, ...]
+    nodes: tuple[Node, ...]
     streamed: bool = False
     staged: Staging | None = None
     ahead: str = ""
@@ -113,6 +124,16 @@ class LoopNest:
     @property
     def packs(self) -> tuple[Pack, ...]:
         return tuple(n for n in self.nodes if isinstance(n, Pack))
+
+    @property
+    def copies(self) -> tuple[Copy, ...]:
+        return tuple(n for n in self.nodes if isinstance(n, Copy))
+
+    def copied_labels(self, copy: Copy) -> tuple[str, ...]:
+        """Those along which the copied block extends, its rows last; along the tensor's others it has one position."""
+        inside = {n.label for n in self.nodes[self.nodes.index(copy):] if isinstance(n, Loop)}
+        others = [label for label in self.tensor(copy.tensor).labels if label in inside and label != copy.row]
+        return (*others, copy.row)
 
     def label(self, name: str) -> Label:
         return next(label for label in self.labels if label.name == name)
@@ -140,7 +161,7 @@ class LoopNest:
         """The loop's variable: the label itself for its innermost loop, else numbered from the outside."""
         return loop.label if loop.step == 1 else f"{loop.label}{self.loops_of(loop.label).index(loop)}"
 
-    def with_nodes(self, nodes: tuple[Loop | Pack, ...]) -> LoopNest:
+    def with_nodes(self, nodes: tuple[Node, ...]) -> LoopNest:
         return replace(self, nodes=nodes)
 
     def __str__(self) -> str:
@@ -163,6 +184,9 @@ def _text(nest: LoopNest) -> str:
         indent = "  " * depth
         if isinstance(node, Pack):
             lines.append(f"{indent}pack {node.tensor} in panels of {node.width} {node.panel} x {node.serial}")
+            continue
+        if isinstance(node, Copy):
+            lines.append(f"{indent}copy {node.tensor} in rows along {node.row}")
             continue
         variable, outer = nest.variable(node), inside.get(node.label)
         size = next((f.step for f in reversed(nest.loops_of(node.label)) if f.step > node.step), None)

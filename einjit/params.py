@@ -16,7 +16,7 @@ import numpy as np
 from .codegen.cpu import Word
 from .codegen.specs import STAGE_ROOM
 from .contraction import Contraction
-from .ir import Label, LoopNest, tile_width
+from .ir import Copy, Label, LoopNest, tile_width
 
 _ALIGN = 64
 
@@ -70,6 +70,10 @@ class _Filler:
                 return self._reserve(self._panel_bytes(w.tensor))
             case "stage":
                 return self._reserve(self._block_bytes())
+            case "row":
+                return self._row_bytes(self._copy_of(w.tensor))
+            case "copy":
+                return self._reserve(self._copy_bytes(self._copy_of(w.tensor)))
         raise TypeError(f"unknown word {w!r}")
 
     def _range(self, label: str) -> tuple[int, int]:
@@ -111,9 +115,24 @@ class _Filler:
     def _block_bytes(self) -> int:
         """Of the output's staged block."""
         staging = self.nest.staged
-        at = next(i for i, node in enumerate(self.nest.nodes) if node.name == staging.at)
+        at = next(i for i, node in enumerate(self.nest.nodes) if getattr(node, "name", "") == staging.at)
         elements = prod(self._block_outside(label, at + 1) for label in staging.labels)
         return elements * np.dtype(self.nest.out.dtype).itemsize + STAGE_ROOM
+
+    def _copy_of(self, tensor: str) -> Copy:
+        return next(copy for copy in self.nest.copies if copy.tensor == tensor)
+
+    def _row_bytes(self, copy: Copy) -> int:
+        """Whole cache lines, an odd number: rows then begin in all sets of a cache in turn."""
+        size = self._copied(copy, copy.row) * np.dtype(self.nest.tensor(copy.tensor).dtype).itemsize
+        return (-(-size // _ALIGN) | 1) * _ALIGN
+
+    def _copy_bytes(self, copy: Copy) -> int:
+        *others, _ = self.nest.copied_labels(copy)
+        return self._row_bytes(copy) * prod(self._copied(copy, label) for label in others)
+
+    def _copied(self, copy: Copy, label: str) -> int:
+        return self._block_outside(label, self.nest.nodes.index(copy))
 
     def _block_outside(self, label: str, at: int) -> int:
         block = self.nest.label(label).extent

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from .errors import ScheduleError
-from .ir import TILE, Kind, Loop, LoopNest, Pack, Staging
+from .ir import TILE, Copy, Kind, Loop, LoopNest, Pack, Staging
 
 MAX_WHOLE = 64              # positions of a label that are written out one by one
 
@@ -15,6 +15,8 @@ def verify(nest: LoopNest) -> LoopNest:
     for i, node in enumerate(nest.nodes):
         if isinstance(node, Pack):
             _check_pack(nest, i, node)
+        elif isinstance(node, Copy):
+            _check_copy(nest, node)
         elif node.kind is Kind.PARALLEL:
             _check_parallel(nest, node)
     if nest.streamed:
@@ -96,6 +98,27 @@ def _check_pack(nest: LoopNest, at: int, pack: Pack) -> None:
     _refuse(sum(p.tensor == pack.tensor for p in nest.packs) > 1, f"{pack.tensor} is packed twice")
 
 
+def _check_copy(nest: LoopNest, copy: Copy) -> None:
+    tensor = nest.tensor(copy.tensor)
+    _refuse(tensor is nest.out, "the output cannot be copied")
+    _refuse(tensor.unit != copy.row, f"{copy.tensor} is not contiguous along {copy.row}: no rows to copy")
+    _refuse(sum(other.tensor == copy.tensor for other in (*nest.packs, *nest.copies)) > 1,
+            f"{copy.tensor} is copied twice, or packed and copied")
+    _refuse(bool(nest.packs), "in a nest with packs all labels walk tables of offsets, which a copy has none of")
+    labels = nest.copied_labels(copy)
+    _refuse(not any(loop.label == copy.row for loop in nest.loops[_loops_outside(nest, copy):]),
+            f"the copy of {copy.tensor} stands inside every loop of {copy.row}: its rows would be one element")
+    for label in labels:
+        _refuse(len(nest.label(label).members) > 1, f"{label} is fused: its positions lie apart, and only what a "
+                "stride reaches can be copied")
+    _refuse(nest.streamed, "tiles of a streamed output begin where cache lines do, before the block that is copied")
+
+
+def _loops_outside(nest: LoopNest, copy: Copy) -> int:
+    """How many loops stand outside of a copy."""
+    return sum(isinstance(node, Loop) for node in nest.nodes[:nest.nodes.index(copy)])
+
+
 def _check_parallel(nest: LoopNest, loop: Loop) -> None:
     _refuse(nest.loops_of(loop.label)[0] != loop, f"loop {loop.name} cannot be parallel: only the outermost "
             f"loop of a label can")
@@ -128,6 +151,6 @@ def _check_staging(nest: LoopNest, staging: Staging) -> None:
     if nest.nodes[at].step > 1:
         inside.add(nest.nodes[at].label)
     _refuse(inside != set(staging.labels) or len(staging.labels) != len(set(staging.labels)),
-            f"inside loop {staging.at} are the labels {', '.join(sorted(inside))}, which the staging must name once each")
+            f"inside loop {staging.at} are the labels {', '.join(sorted(inside))}, which the staging must name once")
     for label in staging.labels:
         _refuse(len(nest.label(label).members) > 1, f"a block cannot be staged along {label}, which is fused")

@@ -9,7 +9,11 @@ import pytest
 
 import einjit
 from einjit.codegen.cpu import keeps_partial_results
+from einjit.contraction import Layout
 from einjit.errors import DtypeError
+from einjit.options import current
+from einjit.parse import parse
+from einjit.planning import Problem, computed_in
 from tests.subprocesses import run_python
 
 RNG = np.random.default_rng(5)
@@ -37,6 +41,90 @@ def bits(x: np.ndarray) -> np.ndarray:
 
 
 # -- integers ----------------------------------------------------------------------------------------------
+
+def largest(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Elements of the largest absolute value, of both signs where the type has them."""
+    info = np.iinfo(dtype)
+    return np.full(shape, info.min if info.min else info.max, dtype)
+
+
+@pytest.mark.parametrize("dtypes, result, length, narrow", [
+    (("int8", "int8"), "int64", 131071, True),
+    (("int8", "int8"), "int64", 131072, False),         # their sum is 2 ** 31
+    (("uint8", "uint8"), "int64", 33025, True),
+    (("uint8", "uint8"), "uint64", 33026, False),
+    (("uint8", "uint8"), "uint64", 33025, True),
+    (("int16", "int8"), "int64", 511, True),
+    (("int16", "int8"), "int64", 512, False),
+    (("int32", "int8"), "int64", 10, False),
+    (("int8", "int8"), "int32", 1000, None),            # it is the result's own
+])
+def test_sums_that_fit_32_bits_are_kept_in_them(dtypes, result, length, narrow):
+    a, b = (largest(dtype, shape) for dtype, shape in zip(dtypes, ((17, length), (length, 9))))
+    b[:, 1::2] += 1                                     # some products are smaller
+    exact = a.astype(object)[:1] @ b.astype(object)
+    wide = einjit.einsum("ij,jk->ik", a, b, dtype=result)
+    assert wide.dtype == result
+    np.testing.assert_array_equal(wide, np.broadcast_to(exact.astype(result), (17, 9)))
+    if narrow is not None:
+        assert (computed_in_32_bits(a, b, result), int(abs(exact).max()) < 2 ** 31) == (narrow, narrow)
+
+
+def computed_in_32_bits(a: np.ndarray, b: np.ndarray, result: str) -> bool:
+    inputs = tuple(Layout.of(x) for x in (a, b))
+    problem = Problem("ij,jk->ik", parse("ij,jk->ik", (2, 2)), inputs, None, result, "K", "safe", None, None, current())
+    return computed_in(problem, {"i": a.shape[0], "j": a.shape[1], "k": b.shape[1]}).compute == "int32"
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("equation, shapes", [
+    ("ij,jk->ik", ((33, 65), (65, 31))), ("ij,kj->ik", ((70, 600), (4, 600))), ("ij,jk->ik", ((1000, 300), (300, 4))),
+    ("ij,j->i", ((9, 300), (300,))), ("ij,i->j", ((300, 40), (300,))), ("ij,ij->ij", ((9, 40), (9, 40))),
+    ("ij,jk,kl->il", ((20, 30), (30, 40), (40, 20))), ("ij,jk->ik", ((17, 3000), (3000, 70))),
+    ("i,j->ij", ((40,), (9,))),
+])
+def test_products_of_bytes_wrap_to_bytes(dtype, equation, shapes):
+    """They are computed in 16 bits, of which the lower 8 are the same."""
+    info = np.iinfo(dtype)
+    arrays = [RNG.integers(info.min, info.max + 1, shape).astype(dtype) for shape in shapes]
+    kernel = einjit.compile(equation, *arrays)
+    assert kernel.steps[-1].contraction.accumulator == dtype.replace("8", "16")
+    result = einjit.einsum(equation, *arrays)
+    assert result.dtype == dtype
+    exact = np.einsum(equation, *[a.astype(np.int64) for a in arrays], optimize=True)
+    np.testing.assert_array_equal(result, exact.astype(dtype))
+
+
+def test_bytes_wrap_before_they_are_written_wider():
+    a, b = (RNG.integers(-128, 128, (20, 20)).astype(np.int8) for _ in "ab")
+    out = np.zeros((20, 20), np.int32)
+    einjit.einsum("ij,jk->ik", a, b, dtype="int8", out=out)
+    np.testing.assert_array_equal(out, (a.astype(np.int64) @ b).astype(np.int8))
+
+
+def test_sums_of_bytes_alone_stay_bytes():
+    kernel = einjit.compile("ij->j", np.ones((20, 70), np.int8))
+    assert kernel.steps[-1].contraction.accumulator == "int8"
+
+
+def test_bytes_are_converted_once_where_they_are_used_again():
+    square, few = np.ones((64, 64), np.int8), np.ones((4, 640), np.int8)
+    assert einjit.compile("ij,jk->ik", square, square).family == "packed contraction"
+    assert einjit.compile("ij,kj->ik", np.ones((200, 640), np.int8), few).family == "reduction"
+
+
+def test_partial_sums_of_integers_may_lie_in_a_wider_output():
+    a, b = (RNG.integers(-128, 128, shape).astype(np.int8) for shape in ((40, 5000), (5000, 50)))
+    out = np.full((50, 40), 7, np.int64).T
+    einjit.einsum("ij,jk->ik", a, b, dtype="int64", out=out)
+    np.testing.assert_array_equal(out, a.astype(np.int64) @ b.astype(np.int64))
+    chain = a[:, :9], b[:9], b[:50, :6]
+    x, y, z = (operand.astype(np.int64) for operand in chain)
+    np.testing.assert_array_equal(einjit.einsum("ij,jk,kl->il", *chain, dtype="int64"), x @ y @ z)
+    truth = a[:, :300] > 0
+    np.testing.assert_array_equal(einjit.einsum("ij,jk->ik", truth, b[:300], dtype="int64"),
+                                  truth.astype(np.int64) @ b[:300].astype(np.int64))
+
 
 @pytest.mark.parametrize("source", ["int8", "int16", "int32", "uint8", "uint16", "uint32"])
 def test_integers_summed_in_int64_are_exact(source):

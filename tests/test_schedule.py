@@ -15,7 +15,7 @@ from einjit.interp import interpret
 from einjit.ir import Kind, LoopNest
 from einjit.lower import lower
 from einjit.parse import parse
-from einjit.schedule import Fuse, Pack, Parallel, Reorder, Schedule, Split, Unroll, Vectorize, apply
+from einjit.schedule import Copy, Fuse, Pack, Parallel, Reorder, Schedule, Split, Unroll, Vectorize, apply
 from tests.equations import Case
 from tests.reference import assert_close, reference
 
@@ -37,7 +37,7 @@ def steps(draw, nest: LoopNest):
     label = st.sampled_from([label.name for label in nest.labels])
     loop = st.sampled_from([loop.name for loop in nest.loops])
     size = st.sampled_from([2, 3, 4, 6, 8])
-    kind = draw(st.sampled_from([Split, Split, Split, Reorder, Unroll, Vectorize, Pack, Parallel, Fuse]))
+    kind = draw(st.sampled_from([Split, Split, Split, Reorder, Unroll, Vectorize, Pack, Copy, Copy, Parallel, Fuse]))
     if kind is Split:
         return Split(draw(label), draw(size))
     if kind is Reorder:
@@ -46,6 +46,8 @@ def steps(draw, nest: LoopNest):
         return Vectorize(draw(label), draw(st.sampled_from([2, 4, 8])))
     if kind is Pack:
         return Pack(draw(st.sampled_from([t.name for t in nest.inputs])), draw(loop), draw(label), draw(label))
+    if kind is Copy:
+        return Copy(draw(st.sampled_from([t.name for t in nest.inputs])), draw(loop), draw(label))
     if kind is Fuse:
         return Fuse(tuple(draw(st.lists(label, min_size=2, max_size=2))), "f")
     return kind(draw(label))

@@ -115,7 +115,7 @@ def test_rows_that_are_not_packed_cost_addresses_alone(dtype):
 
 
 @pytest.mark.parametrize("dtype,rows,columns,in_a_step", [
-    ("float32", 5000, 200, 1), ("float64", 5000, 200, 2), ("float32", 500, 200, 0), ("float32", 5000, 2000, 0)],
+    ("float32", 5000, 200, 1), ("float64", 5000, 200, 1), ("float32", 500, 200, 0), ("float32", 5000, 2000, 0)],
     ids=["float32", "float64", "rows in L2", "rows that are packed"])
 def test_rows_beyond_l2_that_are_not_packed_are_asked_for(dtype, rows, columns, in_a_step):
     """As many in a step as it takes for all rows of a tile to have had their turn when a line of each is read."""

@@ -230,7 +230,7 @@ def test_rows_that_end_inside_of_lines_are_staged(equation, shape, at):
     ((*BLOCKS[:-2], Stage("X", ("U", "V"))), "there is no loop X outside of the tile"),
     ((*BLOCKS[:-2], Ahead("U")), "there is no loop U outside of the tile"),
     ((*BLOCKS[:-2], Stage("W", ("V", "U"))), "the last label of a staged block must be the one"),
-    ((*BLOCKS[:-2], Stage("W", ("V",))), "inside loop W are the labels U, V, which the staging must name"),
+    ((*BLOCKS[:-2], Stage("W", ("V",))), "inside loop W are the labels U, V, which the staging must name once"),
     ((Fuse(("i", "k"), "U"), Fuse(("j",), "V"), Split("U", 8), Split("V", 8), Reorder(("U/8", "V/8", "U", "V")),
       Unroll("U"), Vectorize("V", 8), Stage("U/8", ("U", "V"))), "along U, which is fused")])
 def test_staging_is_refused_with_its_reason(schedule, reason):

@@ -64,6 +64,11 @@ def loops(chosen) -> tuple[str, ...]:
     return next(opt.order for opt in chosen.schedule if isinstance(opt, Reorder))
 
 
+def over_tiles(packed) -> str:
+    """The labels of the loops over register tiles, from the outside in."""
+    return "".join(name[0] for name in loops(packed) if name[:2] in ("M/", "N/"))[-2:]
+
+
 def test_rows_are_written_whole_where_the_rest_stays_near():
     near, _ = choice("ij,jk->ik", (300, 64), (64, 64))
     assert loops(near)[:2] == ("U/8", "V/32")
@@ -71,15 +76,28 @@ def test_rows_are_written_whole_where_the_rest_stays_near():
     assert loops(far)[:2] == ("V/32", "U/12")
     for depth in (4, 64):
         packed, _ = choice("ij,kj->ik", (2000, depth), (2000, depth))
-        assert loops(packed).index("M/8") < loops(packed).index("N/32")
-    packed, _ = choice("ij,kj->ik", (2000, 1000), (2000, 1000))
-    assert loops(packed).index("N/32") < loops(packed).index("M/8")
+        assert over_tiles(packed) == "MN"
+    long_sum, _ = choice("ij,kj->ik", (2000, 1000), (2000, 1000))
+    short_rows, _ = choice("aged,cbfg->fedcba", (24, 24, 12, 24), (20, 16, 12, 24))
+    for packed in long_sum, short_rows:
+        assert over_tiles(packed) == "NM"
 
 
 @pytest.mark.parametrize("m, k, rows", [(300, 256, 8), (300, 257, 12), (64, 257, 8)])
 def test_more_rows_at_once_where_they_read_vectors_that_l1_does_not_hold(m, k, rows):
     chosen, _ = choice("ij,jk->ik", (m, k), (k, 64))
     assert f"U/{rows}" in loops(chosen)
+
+
+@pytest.mark.parametrize("equation, shapes, rows", [
+    ("ji,jk->ik", ((2000, 2000), (2000, 64)), 12),
+    ("ji,jk->ik", ((2000, 2000), (2000, 600)), 8),          # a is packed
+    ("ji,jk->ik", ((200, 400), (200, 200)), 8),             # a stays in L2
+    ("ij,jk->ki", ((2000, 2000), (2000, 64)), 8),
+])
+def test_more_rows_at_once_of_what_is_read_from_memory_a_few_at_a_step(equation, shapes, rows):
+    chosen, _ = choice(equation, *shapes, dtype="float64")
+    assert {f"M/{rows}", f"U/{rows}"} & set(loops(chosen))
 
 
 def test_short_rows_of_the_output_are_followed_by_those_of_b():

@@ -14,17 +14,20 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..ir import TILE, Kind, Label, Loop, LoopNest, Pack, Tensor, tile_width
+from ..ir import TILE, Copy, Kind, Label, Loop, LoopNest, Pack, Tensor, tile_width
 from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, PackSpec, TileSpec, TileTensor
+
+
+_IN_WORKSPACE = ("table", "pack", "copy", "stage")
 
 
 @dataclass(frozen=True)
 class Word:
     """One int64 of the parameter block. `what`: lo, hi (range of a label), step (of its index-th loop),
     stride (of a tensor along a label), digits (description of a fused label), apart and extent (of the dimension
-    of a fused label in which a tensor is contiguous: positions between neighbours, and its own), table (of offsets
-    of a tensor along a label), pack (buffer of a tensor) or stage (buffer of the output's blocks); the last three
-    are places in the workspace."""
+    of a fused label in which a tensor is contiguous: positions between neighbours, and its own), row (bytes from one
+    row of a tensor's copy to the next), or a place in the workspace: table (of offsets of a tensor along a label),
+    pack or copy (buffer of a tensor), stage (buffer of the output's blocks)."""
 
     what: str
     label: str = ""
@@ -44,6 +47,8 @@ class Word:
                 return f"{self.tensor}_panels"
             case "stage":
                 return "stage"
+            case "copy" | "row":
+                return f"{self.tensor}_{self.what}"
         return f"{self.label}_{self.what}"
 
 
@@ -65,7 +70,7 @@ def emit(nest: LoopNest) -> Source:
 def structure(nest: LoopNest) -> tuple:
     """All that the source of a nest depends on: nests that agree in it share one kernel."""
     labels = tuple((lb.name, lb.summed, len(lb.members) > 1) for lb in nest.labels)
-    nodes = tuple(n if isinstance(n, Pack) else (n.label, n.kind, n.lanes, _literal_step(nest, n)) for n in nest.nodes)
+    nodes = tuple((n.label, n.kind, n.lanes, _literal_step(nest, n)) if isinstance(n, Loop) else n for n in nest.nodes)
     return labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes, nest.streamed, nest.staged, nest.ahead
 
 
@@ -86,8 +91,8 @@ def is_tabled(nest: LoopNest, label: Label) -> bool:
 def absorbed(nest: LoopNest) -> Loop | None:
     """The loop that becomes part of the tile: a reduction around it, on its own label or by whole blocks of a
     summed vector label, so that partial results stay in registers."""
-    outside = [n for n in nest.nodes if isinstance(n, Pack) or n.kind not in TILE]
-    if not outside or isinstance(outside[-1], Pack):
+    outside = [n for n in nest.nodes if not isinstance(n, Loop) or n.kind not in TILE]
+    if not outside or not isinstance(outside[-1], Loop):
         return None
     loop, vector = outside[-1], next((n for n in nest.loops if n.kind is Kind.VECTOR), None)
     label = nest.label(loop.label)
@@ -131,6 +136,7 @@ class _Emitter:
         self.packed: dict[str, tuple[_Block, _Block]] = {}
         self.ends: dict[Loop, str] = {}         # where the block ends that a loop walks
         self.patches = False                    # whether an operand is packed by them
+        self.copied: dict[str, dict[str, _Block]] = {}      # tensor -> the blocks of its copy, by label
         self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
         self.vector = next((n for n in self.tile if n.kind is Kind.VECTOR), None)
         self.unrolled = [n for n in self.tile if n.kind is Kind.UNROLLED]
@@ -149,16 +155,17 @@ class _Emitter:
         for node in outside:
             if node is self.absorbed:
                 continue
-            depth = self._pack(node, depth) if isinstance(node, Pack) else self._loop(node, depth)
-            if self.nest.staged and node.name == self.nest.staged.at:
+            depth = {Pack: self._pack, Copy: self._copy, Loop: self._loop}[type(node)](node, depth)
+            name = node.name if isinstance(node, Loop) else ""
+            if self.nest.staged and name == self.nest.staged.at:
                 self._begin_block(depth)
                 block_depth = depth
-            if self.nest.ahead and node.name == self.nest.ahead:
+            if self.nest.ahead and name == self.nest.ahead:
                 for t in self.nest.inputs:
                     self.line(depth, f"{t.name}_ahead = {self._ahead(t, node)}")
         self._tile(depth)
         if self.nest.staged:
-            self.line(block_depth, f"write_staged(out_block, out_shift, out_bytes)")
+            self.line(block_depth, "write_staged(out_block, out_shift, out_bytes)")
         if self.nest.streamed or self.nest.staged:
             self.line(1, "fence()")
         # Named after what the code computes, on the schedule's labels: equations that share code share names.
@@ -174,10 +181,11 @@ class _Emitter:
         count = len(self.nest.tensors) + 1
         loads = [f"    {pointers} = {', '.join(f'word(ptrs, {i})' for i in range(count))}"]
         for i, w in enumerate(self.words):
-            base = {"table": "work + ", "pack": "work + ", "stage": "work + ", "digits": "p + "}.get(w.what, "")
+            base = {"digits": "p + "}.get(w.what, "work + " if w.what in _IN_WORKSPACE else "")
             loads.append(f"    {w.name} = {base}word(p, {i})")
         return "\n".join([
             "from numba import njit", "",
+            "from einjit.codegen.copying import row_copy",
             "from einjit.codegen.memory import fence, fill_offsets, greater, lesser, past_line, word",
             "from einjit.codegen.packing import packing",
             *(["from einjit.codegen.patches import packing_by_patches"] if self.patches else []),
@@ -231,7 +239,8 @@ class _Emitter:
         """Whether the register tile may lie anywhere along a loop's label: nothing is summed, no table read."""
         label = self.nest.label(loop.label)
         return (loop is self.nest.loops_of(label.name)[-2] and loop.step == tile_width(self.nest, label.name)
-                and not is_tabled(self.nest, label) and not any(lb.summed for lb in self.nest.labels))
+                and not is_tabled(self.nest, label) and not any(lb.summed for lb in self.nest.labels)
+                and not self.nest.copies)   # which hold the current block alone
 
     def _is_streamed_tile(self, loop: Loop) -> bool:
         """Whether a loop is over the tiles of a streamed output's fused label: its only one, which fills the table."""
@@ -323,6 +332,38 @@ class _Emitter:
         table = self.word("table", loop.label, t.name)
         following = f"lesser({start} + {loop.step}, {self.ends[loop]} - 1)"
         return f"word({table}, {following} - {origin}) - word({table}, {start} - {origin})"
+    # -- copies --------------------------------------------------------------------------------------
+
+    def _copy(self, copy: Copy, depth: int) -> int:
+        """One loop a label, and rows copied inside them."""
+        t, labels = self.nest.tensor(copy.tensor), self.nest.copied_labels(copy)
+        function = f"copy_{t.name}"
+        self.header += [f"{function} = row_copy({t.dtype!r})"]
+        blocks = {label: self.blocks[label] for label in labels}
+        source, target = [self._base(t, set())], [self.word("copy", tensor=t.name)]
+        step, inside = self.word("row", tensor=t.name), depth
+        for label in reversed(labels[:-1]):
+            self.line(depth, f"{t.name}_{label}_step = {step}")
+            step = f"{t.name}_{label}_step * ({blocks[label].end} - {blocks[label].start})"
+        for label in labels[:-1]:
+            variable, start = f"{t.name}_{label}_at", blocks[label].start
+            self.line(inside, f"for {variable} in range({blocks[label].end} - {start}):")
+            source.append(f"{variable} * {self._stride(t, label)}")
+            target.append(f"{variable} * {t.name}_{label}_step")
+            inside += 1
+        row = blocks[copy.row]
+        self.line(inside, f"{function}({' + '.join(target)}, {' + '.join(source)}, {row.end} - {row.start})")
+        self.copied[t.name] = blocks
+        return depth
+
+    def _in_copy(self, t: Tensor) -> str:
+        """Address, in the tensor's copy, of its element at the current position."""
+        terms = [self.word("copy", tensor=t.name)]
+        for label, block in self.copied[t.name].items():
+            start = self.blocks[label].start
+            if start != block.start:
+                terms.append(f"({start} - {block.start}) * {self._stride(t, label)}")
+        return " + ".join(terms)
 
     # -- the register tile ---------------------------------------------------------------------------
 
@@ -412,6 +453,8 @@ class _Emitter:
     def _base(self, t: Tensor, moving: set[str]) -> str:
         """Address of a tensor's element at the current position; offsets of `moving` tabled labels are left
         to whoever walks their tables."""
+        if t.name in self.copied:
+            return self._in_copy(t)
         terms = [t.name]
         for label in t.labels:
             start = self.blocks[label].start
@@ -436,6 +479,8 @@ class _Emitter:
     def _stride(self, t: Tensor, label: str) -> str:
         if t.unit == label:
             return str(np.dtype(t.dtype).itemsize)
+        if label in self.copied.get(t.name, ()):
+            return f"{t.name}_{label}_step"
         return self.word("stride", label, t.name)
 
     def _first(self) -> str:

@@ -19,13 +19,28 @@ def small_contraction(p: Problem, vector: Dimension) -> Draft:
     width = lanes * vectors
     two_rows = len(widths) > 1
     rows = unrolled(p, reusing, widths)
-    along = whole_or_in_blocks(p, "V", vector, *([NEAR_TILES * width] if two_rows else []), width)
+    collides = two_rows and _is_read_again(reusing, widths) and p.collides(vector)
+    near = _copied_row(p, vector, width) if collides else NEAR_TILES * width
+    along = whole_or_in_blocks(p, "V", vector, *([near] if two_rows else []), width)
     outermost, blocks = along.loops[:-1], along.loops[-1:]
+    copied = p.c.tensor_names[1:] if collides and outermost else ()
     rows_first = two_rows or _in_cache(p, vector)
     outer = (*rows.loops, *blocks) if rows_first else (*blocks, *rows.loops)
     tiling = f"{' x '.join(map(str, [*widths, width]))} tile ({vectors} x {lanes} lanes)"
     return Draft("direct contraction", tiling, rows + along + _serial(p, prod(widths) * vectors),
-                 (*outer, "S", *in_tile(widths), "V"), lanes, outermost)
+                 (*outer, "S", *in_tile(widths), "V"), lanes, outermost, copied=copied)
+
+
+def _is_read_again(reusing: Sequence[Dimension], widths: Sequence[int]) -> bool:
+    return all(d.extent > width for d, width in zip(reusing, widths))
+
+
+def _copied_row(p: Problem, vector: Dimension, width: int) -> int:
+    """Elements of the rows that are copied for being read again: those of all inputs fill a quarter of L2, and a line
+    each is the least that is worth it. Measured on Zen 4 for 1024 products of 16 x 16 x 16, the batch last, where rows
+    are 8 KB apart: 11 GF/s in float64 as they lie, 22 copied, and 32 for 1000 products, whose rows do not collide."""
+    rows = sum(p.size(t) for t in p.inputs) // vector.extent
+    return max(1, p.cpu.l2.size // 4 // rows // width) * width
 
 
 def _tile(p: Problem, vector: Dimension, reusing: Sequence[Dimension]) -> tuple[list[int], int, int]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Sequence
 
 from ..errors import ScheduleError
-from ..ir import Kind, Label, Loop, LoopNest, Staging, Tensor
+from ..ir import Copy as CopyNode
+from ..ir import Kind, Label, Loop, LoopNest, Node, Staging, Tensor
 from ..ir import Pack as PackNode
 from ..verify import verify
 
@@ -30,6 +31,7 @@ class Fuse:
             _require(label in {lb.name for lb in nest.labels}, f"there is no label {label}")
             _require(len(nest.loops_of(label)) == 1, f"label {label} is split already: fuse first")
         _require(not nest.packs, "labels around a pack cannot be fused: fuse first, then pack")
+        _require(not nest.copies, "labels around a copy cannot be fused: fuse first, then copy")
         group = [nest.label(label) for label in self.labels]
         _require(bool(group) and len(set(self.labels)) == len(group), "a label to fuse is named twice, or none is")
         _require(len({lb.summed for lb in group}) == 1,
@@ -88,6 +90,7 @@ class Reorder:
         _require(sorted(self.order) == sorted(by_name),
                  f"the order must name each loop once: {', '.join(by_name)}; it names {', '.join(self.order)}")
         _require(not nest.packs, "loops around a pack cannot be reordered: reorder first, then pack")
+        _require(not nest.copies, "loops around a copy cannot be reordered: reorder first, then copy")
         return nest.with_nodes(tuple(by_name[name] for name in self.order))
 
 
@@ -139,13 +142,24 @@ class Pack:
 
     def __call__(self, nest: LoopNest) -> LoopNest:
         _require(self.tensor in {t.name for t in nest.inputs}, f"there is no input {self.tensor}")
-        names = [getattr(node, "name", "") for node in nest.nodes]
-        _require(self.at in names, f"there is no loop {self.at}")
         blocks = [loop.step for loop in nest.loops_of(self.panel) if loop.step > 1]
         _require(bool(blocks), f"label {self.panel} has no register block: split it first")
-        after = names.index(self.at) + 1
-        node = PackNode(self.tensor, self.panel, self.serial, blocks[-1])
-        return nest.with_nodes((*nest.nodes[:after], node, *nest.nodes[after:]))
+        return _inserted(nest, self.at, PackNode(self.tensor, self.panel, self.serial, blocks[-1]))
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Copy blocks of an operand into rows along a label, inside the loop named `at` (its label, or label/step).
+    Rows that are a power of two apart, and so share a few sets of the caches, then lie one after the other."""
+
+    tensor: str
+    at: str
+    row: str
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        _require(self.tensor in {t.name for t in nest.inputs}, f"there is no input {self.tensor}")
+        _require(self.row in {lb.name for lb in nest.labels}, f"there is no label {self.row}")
+        return _inserted(nest, self.at, CopyNode(self.tensor, self.row))
 
 
 @dataclass(frozen=True)
@@ -183,7 +197,7 @@ class Ahead:
         return replace(nest, ahead=self.at)
 
 
-Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Stream | Stage | Ahead
+Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Copy | Stream | Stage | Ahead
 Schedule = tuple[Opt, ...]
 
 
@@ -203,6 +217,14 @@ def apply(nest: LoopNest, schedule: Sequence[Opt]) -> LoopNest:
 def _require(condition: bool, reason: str) -> None:
     if not condition:
         raise ScheduleError(reason)
+
+
+def _inserted(nest: LoopNest, at: str, node: Node) -> LoopNest:
+    """With a node right inside the loop named `at`."""
+    names = [getattr(other, "name", "") for other in nest.nodes]
+    _require(at in names, f"there is no loop {at}")
+    after = names.index(at) + 1
+    return nest.with_nodes((*nest.nodes[:after], node, *nest.nodes[after:]))
 
 
 def _mark(nest: LoopNest, label: str, kind: Kind, lanes: int) -> LoopNest:

@@ -15,6 +15,7 @@ SHORT = 4                   # below, a dimension fills no vector
 WHOLE = 32                  # longest dimension that lies in the tile whole, the code made for its extent
 WHOLE_UPDATES = 64          # and the most updates of sums that are written out
 MANY_TILES = 64             # from so many runs of the tile on, code for one extent alone pays
+MANY_SETS = 256             # of a cache: more need not be counted
 SQUARE = 16                 # side of the largest square of elements transposed in registers
 
 
@@ -99,6 +100,24 @@ class Problem:
         """Whether rows should be read one after the other: where they are short, several on a page or two, and
         `cached` bytes do not hold them all (sums in registers lose little by it, sums in L1 a load and a store)."""
         return row.extent * abs(row.strides[self.largest]) <= self.cpu.l1.size // 4 and self.read > cached
+
+    def collides(self, vector: Dimension) -> bool:
+        """Whether more rows along the vector's dimension begin in the same sets of L2 than it has ways there, as rows
+        a power of two apart do: what is read again has been replaced by then, though L2 has room for it."""
+        l2 = self.cpu.l2
+        moving = [t for t in range(len(self.c.dtypes)) if self.is_unit(vector, t)]
+        rows = sum(self.size(t) // self.itemsize(t) // vector.extent for t in moving)
+        return rows > l2.ways * max((self._sets(vector, t) for t in moving), default=0)
+
+    def _sets(self, vector: Dimension, tensor: int) -> int:
+        """Sets of L2 in which a tensor's rows begin; many are as good as all."""
+        period, line = self.cpu.l2.size // self.cpu.l2.ways, self.cpu.l2.line
+        sets = {0}
+        for d in self.c.members(tensor):
+            if d is not vector and len(sets) < MANY_SETS:
+                sets = {(at + i * d.strides[tensor]) % period // line * line
+                        for at in sets for i in range(min(d.extent, MANY_SETS))}
+        return len(sets)
 
     # -- vectors
 

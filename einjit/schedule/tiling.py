@@ -108,7 +108,12 @@ def _lane_counts(cpu: Cpu, bits: int, n: int) -> list[int]:
     return [full, full // 2] if n < 4 * full else [full]
 
 
-def tiling(cpu: Cpu, dtype: str, m: int, n: int, k: int, run: int) -> Tiling:
+def rows_to_try(cpu: Cpu) -> tuple[int, ...]:
+    """mr of register tiles on packed panels, the preferred one first."""
+    return (8, 12, 4) if cpu.registers >= 32 else (6, 4, 2)
+
+
+def tiling(cpu: Cpu, dtype: str, m: int, n: int, k: int, run: int, rows: tuple[int, ...] = ()) -> Tiling:
     """Blocks after Low, Igual, Smith and Quintana-Orti (TOMS 2016), section 4, then balanced. `run`: columns of
     the output that lie together.
 
@@ -116,11 +121,11 @@ def tiling(cpu: Cpu, dtype: str, m: int, n: int, k: int, run: int) -> Tiling:
     kc x nr panel of B in L1; here it may take an eighth of L2. It is read in order, which prefetching
     hides, and a longer kc updates C less often: measured on Zen 4 at n = 1024, kc 96, 256 and 512 gave 94,
     101 and 105 GF/s in float32; at n = 2048, 512 and 1024 gave 103 and 107. A complex panel may take twice as
-    much, for the same kc. Each block is cut evenly, so that the last is not a sliver.
+    much, for the same kc. Each block is cut evenly, so that the last is not a sliver. `rows`: the mr to try, if not
+    the usual ones.
     """
     itemsize, part_bytes = np.dtype(dtype).itemsize, components_and_bits(dtype)[1] // 8
-    tile = register_tile(cpu, dtype, m, n, rows=(8, 12, 4) if cpu.registers >= 32 else (6, 4, 2),
-                         written=Written(run, min(k, LEAST_KC)))
+    tile = register_tile(cpu, dtype, m, n, rows=rows or rows_to_try(cpu), written=Written(run, min(k, LEAST_KC)))
     kc = _even(k, max(LEAST_KC, cpu.l2.size // 8 // (part_bytes * tile.nr) // 8 * 8), 8)
     kc_bound = min(kc, k)
     mc = _even(m, max(2 * tile.mr, cpu.l2.size // 4 // (kc_bound * itemsize)), tile.mr)
