@@ -53,19 +53,21 @@ class Blocks:
         # The first is never handed out: a block that is referred to as often as this one is free.
         self._blocks = [_new(0)]
 
-    def take(self, size: int, limit: int) -> _Block:
-        """A block of at least `size` bytes, which is not free before the caller lets go of its memory."""
+    def take(self, size: int, limit: int) -> tuple[np.ndarray, int]:
+        """Memory, and where in it `size` bytes begin. It is not free before the caller lets go of it."""
         # Never wait: whoever is here may be a finalizer that runs in the midst of this method.
         if not self._busy.acquire(blocking=False):
-            return _new(size)
+            block = _new(size)
+            return block.memory, block.start
         try:
             blocks = self._blocks
             block = _take_free(blocks, size) or _new(size)
             blocks.append(block)
             _forget(blocks, limit)
+            # Referred to before the next one is let in, who would find it free.
+            return block.memory, block.start
         finally:
             self._busy.release()
-        return block
 
 
 def _take_free(blocks: list[_Block], size: int) -> _Block | None:
@@ -95,8 +97,8 @@ def allocator(layout: Layout, kept: int) -> Callable[[], np.ndarray]:
     size = prod(shape) * dtype.itemsize
     if LEAST <= size <= kept:
         def in_block() -> np.ndarray:
-            block = _blocks.take(size, kept)
-            return np.ndarray(shape, dtype, block.memory, block.start, layout.strides)
+            memory, start = _blocks.take(size, kept)
+            return np.ndarray(shape, dtype, memory, start, layout.strides)
         return in_block
     if layout == Layout.contiguous(shape, layout.dtype):
         return partial(np.empty, shape, dtype)      # half as long as the next
