@@ -50,8 +50,7 @@ class Blocks:
 
     def clear(self) -> None:
         """Let go of all blocks. Results keep theirs."""
-        # The first is never handed out: a block that is referred to as often as this one is free.
-        self._blocks = [_new(0)]
+        self._blocks: list[_Block] = []
 
     def take(self, size: int, limit: int) -> tuple[np.ndarray, int]:
         """Memory, and where in it `size` bytes begin. It is not free before the caller lets go of it."""
@@ -71,8 +70,10 @@ class Blocks:
 
 
 def _take_free(blocks: list[_Block], size: int) -> _Block | None:
-    references = sys.getrefcount(blocks[0].memory)
-    for i in range(len(blocks) - 1, 0, -1):     # what was used last may still be in a cache
+    # Made anew: one that was kept could have been found, and held, by whoever lists all objects.
+    unseen = _Block(np.empty(0, np.uint8), 0, 0)
+    references = sys.getrefcount(unseen.memory)
+    for i in reversed(range(len(blocks))):      # what was used last may still be in a cache
         block = blocks[i]
         if size <= block.size <= size + size // SLACK and sys.getrefcount(block.memory) == references:
             return blocks.pop(i)
@@ -82,8 +83,8 @@ def _take_free(blocks: list[_Block], size: int) -> _Block | None:
 def _forget(blocks: list[_Block], limit: int) -> None:
     """Drop the blocks handed out longest ago until `MOST` and `limit` bytes are left."""
     excess = sum([b.size for b in blocks]) - limit
-    while excess > 0 or len(blocks) > MOST + 1:
-        excess -= blocks.pop(1).size
+    while excess > 0 or len(blocks) > MOST:
+        excess -= blocks.pop(0).size
 
 
 _blocks = Blocks()
