@@ -9,6 +9,7 @@ view of a result holds its block (`result.base`). So nothing has to be called wh
 """
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -45,8 +46,12 @@ class Blocks:
     """The blocks last handed out, `MOST` of them and `limit` bytes at most, those in use included."""
 
     def __init__(self):
-        self._busy = threading.Lock()
+        self.unlock()
         self.clear()
+
+    def unlock(self) -> None:
+        """After a fork: the thread that held the lock is not in the child."""
+        self._busy = threading.Lock()
 
     def clear(self) -> None:
         """Let go of all blocks. Results keep theirs."""
@@ -55,7 +60,8 @@ class Blocks:
     def take(self, size: int, limit: int) -> tuple[np.ndarray, int]:
         """Memory, and where in it `size` bytes begin. It is not free before the caller lets go of it."""
         # Never wait: whoever is here may be a finalizer that runs in the midst of this method.
-        if not self._busy.acquire(blocking=False):
+        busy = self._busy
+        if not busy.acquire(blocking=False):
             block = _new(size)
             return block.memory, block.start
         try:
@@ -66,7 +72,7 @@ class Blocks:
             # Referred to before the next one is let in, who would find it free.
             return block.memory, block.start
         finally:
-            self._busy.release()
+            busy.release()
 
 
 def _take_free(blocks: list[_Block], size: int) -> _Block | None:
@@ -76,7 +82,8 @@ def _take_free(blocks: list[_Block], size: int) -> _Block | None:
     for i in reversed(range(len(blocks))):      # what was used last may still be in a cache
         block = blocks[i]
         if size <= block.size <= size + size // SLACK and sys.getrefcount(block.memory) == references:
-            return blocks.pop(i)
+            if block.memory.flags.writeable:    # who freezes an array with all its bases has frozen it
+                return blocks.pop(i)
     return None
 
 
@@ -89,6 +96,8 @@ def _forget(blocks: list[_Block], limit: int) -> None:
 
 _blocks = Blocks()
 clear = on_clear(_blocks.clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_blocks.unlock)
 
 
 def allocator(layout: Layout, kept: int) -> Callable[[], np.ndarray]:

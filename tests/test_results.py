@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import sys
 import threading
 import tracemalloc
@@ -74,6 +75,16 @@ def test_whoever_lists_all_objects_only_keeps_memory():
     assert any(x is b.memory for b in results._blocks._blocks for x in listed)
     made = [product() for _ in range(3)]
     assert len(set(map(address, made))) == 3
+
+
+@pytest.mark.parametrize("call", [product, einjit.compile("ij->ji", (SIDE, SIDE))], ids=["einsum", "kernel"])
+def test_a_result_may_be_frozen_with_all_its_bases(call):
+    operands = [] if call is product else [np.ones((SIDE, SIDE))]
+    for _ in range(4):
+        array = call(*operands)
+        assert array.flags.writeable
+        while array is not None:
+            array.flags.writeable, array = False, array.base
 
 
 def test_a_block_serves_results_a_little_smaller():
@@ -167,6 +178,20 @@ def test_it_never_waits():
         blocks.clear()
     blocks.take(MIB, 8 * MIB)
     assert len(blocks._blocks) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_child_uses_memory_again_whoever_held_the_lock():
+    product()           # planned
+    results.clear()
+    with results._blocks._busy:
+        child = os.fork()
+        if child == 0:
+            try:
+                product()
+            finally:
+                os._exit(len(results._blocks._blocks))
+    assert os.waitpid(child, 0)[1] >> 8 == 1
 
 
 def test_whoever_comes_in_between_gets_other_memory():
