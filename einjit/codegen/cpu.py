@@ -237,8 +237,9 @@ class _Emitter:
         label, block, width = loop.label, self.blocks[loop.label], tile_width(self.nest, loop.label)
         end, count = block.end, f"{block.end} - {block.start}"
         if width > 1:
-            # One tile more than the block has: its rows are asked for while the last tile is computed.
-            end = f"lesser({block.end} + {width}, {self.word('hi', label)})"
+            # One tile more than the block has: its rows are asked for while the last tile is computed. Not if
+            # that one lies over the block's end: what it has past it must be the last row again.
+            end = f"lesser({block.end} + {width} * (({count}) % {width} == 0), {self.word('hi', label)})"
             count = f"({count} + {2 * width - 1}) // {width} * {width}"
         self.tables[label] = block.start
         digits = self.word("digits", label)
