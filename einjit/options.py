@@ -45,7 +45,8 @@ class Options:
     disk_cache: keep compiled kernels on disk, and look for them there.
     handover: what goes to NumPy's einsum. 'tiny': what cannot be compiled, and a tiny call whose kernel
         does not exist yet. 'unsupported': only what cannot be compiled.
-    result_memory: the most bytes of memory that large results leave to later ones; 0 for none.
+    result_memory: the most bytes of memory that large results leave to later ones; 0 for none. What is kept
+        already goes at the next large result that may be kept, or at `cache.clear()`.
     """
 
     threads: int = field(default_factory=available_threads)

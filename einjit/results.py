@@ -9,6 +9,7 @@ view of a result holds its block (`result.base`). So nothing has to be called wh
 """
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -45,47 +46,58 @@ class Blocks:
     """The blocks last handed out, `MOST` of them and `limit` bytes at most, those in use included."""
 
     def __init__(self):
-        self._busy = threading.Lock()
+        self.unlock()
         self.clear()
+
+    def unlock(self) -> None:
+        """After a fork: the thread that held the lock is not in the child."""
+        self._busy = threading.Lock()
 
     def clear(self) -> None:
         """Let go of all blocks. Results keep theirs."""
-        # The first is never handed out: a block that is referred to as often as this one is free.
-        self._blocks = [_new(0)]
+        self._blocks: list[_Block] = []
 
-    def take(self, size: int, limit: int) -> _Block:
-        """A block of at least `size` bytes, which is not free before the caller lets go of its memory."""
+    def take(self, size: int, limit: int) -> tuple[np.ndarray, int]:
+        """Memory, and where in it `size` bytes begin. It is not free before the caller lets go of it."""
         # Never wait: whoever is here may be a finalizer that runs in the midst of this method.
-        if not self._busy.acquire(blocking=False):
-            return _new(size)
+        busy = self._busy
+        if not busy.acquire(blocking=False):
+            block = _new(size)
+            return block.memory, block.start
         try:
             blocks = self._blocks
             block = _take_free(blocks, size) or _new(size)
             blocks.append(block)
             _forget(blocks, limit)
+            # Referred to before the next one is let in, who would find it free.
+            return block.memory, block.start
         finally:
-            self._busy.release()
-        return block
+            busy.release()
 
 
 def _take_free(blocks: list[_Block], size: int) -> _Block | None:
-    references = sys.getrefcount(blocks[0].memory)
-    for i in range(len(blocks) - 1, 0, -1):     # what was used last may still be in a cache
+    # Made anew: one that was kept could have been found, and held, by whoever lists all objects.
+    unseen = _Block(np.empty(0, np.uint8), 0, 0)
+    references = sys.getrefcount(unseen.memory)
+    for i in reversed(range(len(blocks))):      # what was used last may still be in a cache
         block = blocks[i]
         if size <= block.size <= size + size // SLACK and sys.getrefcount(block.memory) == references:
-            return blocks.pop(i)
+            if block.memory.flags.writeable:    # who freezes an array with all its bases has frozen it
+                return blocks.pop(i)
     return None
 
 
 def _forget(blocks: list[_Block], limit: int) -> None:
     """Drop the blocks handed out longest ago until `MOST` and `limit` bytes are left."""
     excess = sum([b.size for b in blocks]) - limit
-    while excess > 0 or len(blocks) > MOST + 1:
-        excess -= blocks.pop(1).size
+    while excess > 0 or len(blocks) > MOST:
+        excess -= blocks.pop(0).size
 
 
 _blocks = Blocks()
 clear = on_clear(_blocks.clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_blocks.unlock)
 
 
 def allocator(layout: Layout, kept: int) -> Callable[[], np.ndarray]:
@@ -95,8 +107,8 @@ def allocator(layout: Layout, kept: int) -> Callable[[], np.ndarray]:
     size = prod(shape) * dtype.itemsize
     if LEAST <= size <= kept:
         def in_block() -> np.ndarray:
-            block = _blocks.take(size, kept)
-            return np.ndarray(shape, dtype, block.memory, block.start, layout.strides)
+            memory, start = _blocks.take(size, kept)
+            return np.ndarray(shape, dtype, memory, start, layout.strides)
         return in_block
     if layout == Layout.contiguous(shape, layout.dtype):
         return partial(np.empty, shape, dtype)      # half as long as the next

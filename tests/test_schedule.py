@@ -128,6 +128,17 @@ def test_a_schedule_by_hand_compiles():
     assert_close(kernel(*operands), reference(case.equation, *operands))
 
 
+@pytest.mark.parametrize("rows,columns", [(20, 40), (24, 40), (20, 32), (13, 63)])
+def test_a_tile_over_the_end_of_a_block_leaves_the_next_block_alone(rows, columns):
+    """Sums in two parts are added to what is there: a row that two blocks computed would be added twice."""
+    a, b = (np.arange(n * 30.0).reshape(n, 30) % 7 for n in (50, 90))
+    schedule = (Fuse(("i",), "M"), Fuse(("k",), "N"), Fuse(("j",), "K"),
+                Split("N", columns), Split("N", 16), Split("K", 20), Split("M", rows), Split("M", 12),
+                Reorder((f"N/{columns}", "K/20", f"M/{rows}", "N/16", "M/12", "K", "M", "N")),
+                Unroll("M"), Vectorize("N", 8), Pack("b", "K/20", panel="N", serial="K"))
+    np.testing.assert_array_equal(einjit.compile("ij,kj->ik", a, b, schedule=schedule)(a, b), a @ b.T)
+
+
 @pytest.mark.parametrize("schedule,reason", [
     ((Split("x", 4),), "there is no label x"),
     ((Split("i", 1),), "a block of 1 is no block"),
