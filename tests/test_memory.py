@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from dataclasses import replace
 from functools import partial
 from math import prod
 
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 import einjit
-from einjit import program
+from einjit import machine, program
+from einjit.machine import Cache
 from tests.equations import EVERYDAY, Case
 from tests.reference import assert_close, reference
 from tests.subprocesses import run_python
@@ -23,6 +25,10 @@ PACKED = Case("packed", "ij,jk->ik", ((53, 67), (67, 71)))
 NAMES = ("row_sums", "column_sums", "transpose", "matmul", "outer", "scattered", "mttkrp")
 CASES = [(case, ("rows", "apart")) for case in EVERYDAY if case.name in NAMES]
 CASES.append((PACKED, ("rows", "columns", "apart", "backwards")))       # all of them are one kernel
+# On a machine whose caches hold none of these.
+PAST_CACHES = (Case("staged squares", "ijk->ikj", ((3, 65, 47),)), Case("staged rows", "ijk->jik", ((40, 9, 30),)),
+               Case("streamed runs", "ijk->kji", ((64, 10, 40),)), Case("rows side by side", "ij,j->i", ((50, 40), (40,))))
+CASES += [(case, ("rows", "apart", "backwards")) for case in PAST_CACHES]
 
 
 def test_nothing_beside_an_array_is_touched():
@@ -73,7 +79,10 @@ def placed(values: np.ndarray, layout: str, at_end: bool) -> np.ndarray:
 
 def main() -> None:
     program.STACK_WORKSPACE = 0         # no workspace on the stack, where nothing would guard it
+    cpu = machine.detect()
     for case, layouts in CASES:
+        here = replace(cpu, l3=Cache(4096, 16)) if case in PAST_CACHES else cpu
+        machine.detect = lambda here=here: here
         operands = case.arrays()
         expected = reference(case.equation, *operands)
         for layout in layouts:
@@ -83,6 +92,8 @@ def main() -> None:
                 inputs = [placed(op, layout, at_end) for op in operands]
                 out = placed(np.zeros(expected.value.shape, expected.dtype), layout, at_end)
                 kernel = einjit.compile(case.equation, *inputs)
+                if case in PAST_CACHES and layout == "rows":
+                    assert kernel.nest.staged or kernel.nest.streamed or kernel.nest.ahead
                 assert_close(kernel(*inputs), expected)
                 assert_close(kernel(*inputs, out=out), expected)
 
