@@ -7,7 +7,7 @@
     lower       Contraction -> LoopNest                      lower.py (nodes: ir.py; oracle: interp.py)
     choose      Contraction, Cpu -> Schedule                 schedule/choose.py: packed.py or direct.py (machine.py)
     apply       LoopNest, Schedule -> LoopNest               schedule/opts.py (what must hold: verify.py)
-    emit        LoopNest -> Source (Numba, as text)          codegen/cpu.py
+    emit        LoopNest -> Source (Numba, as text)          codegen/cpu.py, innermost.py
     compile     Source -> MachineCode                        codegen/build.py; tile.py, packing.py: vector code
     load        MachineCode -> LoadedCode                    memory, or the disk (cache.py), or compile
     bind        CompiledStep, layouts -> launcher            program.py (words: params.py; guard: launch.py)
@@ -25,7 +25,8 @@ from typing import Mapping, Sequence
 
 from . import cache, machine
 from .codegen import build
-from .codegen.cpu import Source, emit, structure
+from .codegen.cpu import emit, structure
+from .codegen.source import Source
 from .contraction import Contraction, Layout, contraction
 from .einsum import Einsum
 from .errors import EinjitError

@@ -13,7 +13,7 @@ from typing import Mapping
 
 import numpy as np
 
-from .codegen.cpu import Word
+from .codegen.source import Word
 from .codegen.specs import STAGE_ROOM
 from .contraction import Contraction
 from .ir import Copy, Label, LoopNest, tile_width

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import machine
 from .compiler import CompiledStep, compile_step, is_compiled, schedule_step, source_of
-from .codegen.cpu import keeps_partial_results
+from .codegen.innermost import keeps_partial_results
 from .contraction import Layout
 from .einsum import Einsum, sizes_of
 from .errors import DtypeError, EinjitError, OperandError
@@ -428,6 +428,8 @@ def is_tiny(p: Problem, limit: int = 4096) -> bool:
 def needs_compiler(p: Problem) -> bool:
     """Whether the (single-step) problem would have to wait for Numba: its code is not in memory."""
     sizes = sizes_of(p.einsum, p.shapes, p.text)
+    if 0 in sizes.values():
+        return False
     types = computed_in(p, sizes)
     shape = result_shape(p, sizes)
     out = _target(p, shape, _stored(types), "C")

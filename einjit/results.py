@@ -81,9 +81,10 @@ def _take_free(blocks: list[_Block], size: int) -> _Block | None:
     references = sys.getrefcount(unseen.memory)
     for i in reversed(range(len(blocks))):      # what was used last may still be in a cache
         block = blocks[i]
-        if size <= block.size <= size + size // SLACK and sys.getrefcount(block.memory) == references:
-            if block.memory.flags.writeable:    # who freezes an array with all its bases has frozen it
-                return blocks.pop(i)
+        free = sys.getrefcount(block.memory) == references
+        # Who freezes an array with all its bases has frozen the block.
+        if free and size <= block.size <= size + size // SLACK and block.memory.flags.writeable:
+            return blocks.pop(i)
     return None
 
 

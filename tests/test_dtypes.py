@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import einjit
-from einjit.codegen.cpu import keeps_partial_results
+from einjit.codegen.innermost import keeps_partial_results
 from einjit.contraction import Layout
 from einjit.errors import DtypeError
 from einjit.options import current

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from .cpu import Source
+from .source import Source
 
 
 @dataclass(frozen=True)

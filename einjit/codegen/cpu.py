@@ -14,52 +14,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..ir import TILE, Copy, Kind, Label, Loop, LoopNest, Pack, Tensor, tile_width
-from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, PackSpec, TileSpec, TileTensor
-
-
-_IN_WORKSPACE = ("table", "pack", "copy", "stage")
-
-
-@dataclass(frozen=True)
-class Word:
-    """One int64 of the parameter block. `what`: lo, hi (range of a label), step (of its index-th loop),
-    stride (of a tensor along a label), digits (description of a fused label), apart and extent (of the dimension
-    of a fused label in which a tensor is contiguous: positions between neighbours, and its own), row (bytes from one
-    row of a tensor's copy to the next), or a place in the workspace: table (of offsets of a tensor along a label),
-    pack or copy (buffer of a tensor), stage (buffer of the output's blocks)."""
-
-    what: str
-    label: str = ""
-    tensor: str = ""
-    index: int = 0
-
-    @property
-    def name(self) -> str:
-        match self.what:
-            case "step":
-                return f"{self.label}_step{self.index}"
-            case "stride" | "table":
-                return f"{self.tensor}_{self.label}"
-            case "apart" | "extent":
-                return f"{self.tensor}_{self.label}_{self.what}"
-            case "pack":
-                return f"{self.tensor}_panels"
-            case "stage":
-                return "stage"
-            case "copy" | "row":
-                return f"{self.tensor}_{self.what}"
-        return f"{self.label}_{self.what}"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A kernel as text. `entry` is the function's name, which ends in a hash of the text; the function
-    takes the address of the data pointers (output, inputs, workspace) and that of the words."""
-
-    text: str
-    entry: str
-    words: tuple[Word, ...]
+from ..ir import TILE, Copy, Label, Loop, LoopNest, Pack, Tensor, tile_width
+from .innermost import Innermost, is_tabled
+from .source import IN_WORKSPACE, Source, Word
+from .specs import PackSpec, TileSpec
 
 
 def emit(nest: LoopNest) -> Source:
@@ -82,41 +40,6 @@ def _literal_step(nest: LoopNest, loop: Loop) -> int:
     return loop.step if loops[-1].kind in TILE and loop is loops[-2] else 0
 
 
-def is_tabled(nest: LoopNest, label: Label) -> bool:
-    """Whether positions on a label become offsets through a table: fused labels, and all labels of a nest
-    with packs (packing walks tables, and one kernel then serves fused and plain groups)."""
-    return len(label.members) > 1 or bool(nest.packs)
-
-
-def absorbed(nest: LoopNest) -> Loop | None:
-    """The loop that becomes part of the tile: a reduction around it, on its own label or by whole blocks of a
-    summed vector label, so that partial results stay in registers."""
-    outside = [n for n in nest.nodes if not isinstance(n, Loop) or n.kind not in TILE]
-    if not outside or not isinstance(outside[-1], Loop):
-        return None
-    loop, vector = outside[-1], next((n for n in nest.loops if n.kind is Kind.VECTOR), None)
-    label = nest.label(loop.label)
-    if not label.summed:
-        return None
-    if is_tabled(nest, label) and loop is nest.loops_of(label.name)[0]:
-        return None     # tables are filled by the outermost loop of a label, which must then be one
-    if vector is not None and nest.label(vector.label).summed:
-        return loop if loop.label == vector.label and not is_tabled(nest, label) else None
-    return loop if loop.step == 1 else None
-
-
-def keeps_partial_results(nest: LoopNest) -> bool:
-    """Whether elements of the output are added to more than once, and so hold partial results in between."""
-    in_tile = absorbed(nest)
-    for label in nest.labels:
-        block = label.extent
-        for loop in nest.loops_of(label.name):
-            if label.summed and loop is not in_tile and loop.kind not in TILE and loop.step < block:
-                return True
-            block = loop.step
-    return False
-
-
 @dataclass
 class _Block:
     """Names of the first position and of the end of the block that a label's loops stand on."""
@@ -137,10 +60,7 @@ class _Emitter:
         self.ends: dict[Loop, str] = {}         # where the block ends that a loop walks
         self.patches = False                    # whether an operand is packed by them
         self.copied: dict[str, dict[str, _Block]] = {}      # tensor -> the blocks of its copy, by label
-        self.tile = [n for n in nest.nodes if isinstance(n, Loop) and n.kind in TILE]
-        self.vector = next((n for n in self.tile if n.kind is Kind.VECTOR), None)
-        self.unrolled = [n for n in self.tile if n.kind is Kind.UNROLLED]
-        self.absorbed = absorbed(nest)
+        self.innermost = Innermost(nest)
 
     def _range(self, label: Label) -> _Block:
         if self.nest.is_whole(label.name):
@@ -151,9 +71,9 @@ class _Emitter:
 
     def source(self) -> Source:
         depth = 1
-        outside = self.nest.nodes[:len(self.nest.nodes) - len(self.tile)]
+        outside = self.nest.nodes[:len(self.nest.nodes) - len(self.innermost.tile)]
         for node in outside:
-            if node is self.absorbed:
+            if node is self.innermost.absorbed:
                 continue
             depth = {Pack: self._pack, Copy: self._copy, Loop: self._loop}[type(node)](node, depth)
             name = node.name if isinstance(node, Loop) else ""
@@ -181,7 +101,7 @@ class _Emitter:
         count = len(self.nest.tensors) + 1
         loads = [f"    {pointers} = {', '.join(f'word(ptrs, {i})' for i in range(count))}"]
         for i, w in enumerate(self.words):
-            base = {"digits": "p + "}.get(w.what, "work + " if w.what in _IN_WORKSPACE else "")
+            base = {"digits": "p + "}.get(w.what, "work + " if w.what in IN_WORKSPACE else "")
             loads.append(f"    {w.name} = {base}word(p, {i})")
         return "\n".join([
             "from numba import njit", "",
@@ -368,7 +288,7 @@ class _Emitter:
     # -- the register tile ---------------------------------------------------------------------------
 
     def _tile(self, depth: int) -> None:
-        spec = self._tile_spec()
+        spec = self.innermost.spec
         self.header += [f"tile = register_tile({_text(spec)})"]
         values = self._tile_arguments()
         rows = textwrap.wrap(", ".join(values[name].replace(" ", "\0") for name in spec.arguments), 90,
@@ -378,62 +298,10 @@ class _Emitter:
             self.line(depth + 1, row.replace("\0", " "))
         self.line(depth, "))")
 
-    def _tile_spec(self) -> TileSpec:
-        nest, lanes, width = self.nest, 1, 1
-        if self.vector is not None:
-            lanes, width = self.vector.lanes, tile_width(nest, self.vector.label)
-        serial = ""
-        if self.absorbed is not None:
-            serial = "vector" if self.absorbed.step > 1 else "label"
-        out, *inputs = (self._tile_tensor(t) for t in nest.tensors)
-        return TileSpec(
-            widths=tuple(tile_width(nest, u.label) for u in self.unrolled),
-            kept=tuple(not nest.label(u.label).summed for u in self.unrolled),
-            lanes=lanes, vectors=width // lanes,
-            vector_kept=self.vector is None or not nest.label(self.vector.label).summed,
-            serial=serial, inputs=tuple(inputs), out=out, accumulator=nest.accumulator,
-            reduce=nest.reduce, body=nest.body,
-            whole=tuple((place, nest.label(label).extent) for place, label in self._places().items()
-                        if nest.is_whole(label)),
-            streamed=nest.streamed, ahead=bool(nest.ahead))
-
-    def _places(self) -> dict[str, str]:
-        """The tile's labels by the names that its arguments have for them."""
-        places = {f"u{i}": u.label for i, u in enumerate(self.unrolled)}
-        if self.vector is not None:
-            places["v"] = self.vector.label
-        if self.absorbed is not None and self.absorbed.step == 1:
-            places["s"] = self.absorbed.label
-        return places
-
-    def _tile_tensor(self, t: Tensor) -> TileTensor:
-        serial = self.absorbed.label if self.absorbed is not None and self.absorbed.step == 1 else None
-        dtype = self.nest.accumulator if t.name in self.packed else t.dtype
-        return TileTensor(t.name, dtype, tuple(self._mode(t, u.label, self._unit_mode(t, u)) for u in self.unrolled),
-                          self._mode(t, self.vector.label, UNIT) if self.vector else ABSENT,
-                          self._mode(t, serial) if serial else ABSENT)
-
-    def _mode(self, t: Tensor, label: str, unit: str = AFFINE) -> str:
-        if label not in t.labels:
-            return ABSENT
-        if t.name in self.packed:
-            return PACKED
-        if is_tabled(self.nest, self.nest.label(label)):
-            return TABLE
-        return unit if t.unit == label else AFFINE
-
-    def _unit_mode(self, t: Tensor, unrolled: Loop) -> str:
-        """How an input moves along an unrolled label in which it is contiguous: by whole vectors, which are
-        transposed in registers, where its lanes lie apart and the tile holds whole squares."""
-        vector = self.vector
-        if vector is None or vector.label not in t.labels or t is self.nest.out:
-            return AFFINE
-        return AFFINE if tile_width(self.nest, unrolled.label) % vector.lanes else UNIT
-
     def _tile_arguments(self) -> dict[str, str]:
-        values, places = {"first": self._first()}, self._places()
+        values, places = {"first": self._first()}, self.innermost.places
         if "s" in places:
-            block = self.blocks[self.absorbed.label]
+            block = self.blocks[self.innermost.absorbed.label]
             values["count"] = f"{block.end} - {block.start}"
         for place, label in places.items():
             block = self.blocks[label]
