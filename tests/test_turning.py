@@ -34,6 +34,8 @@ def steps(equation: str, *arrays, **options) -> list[str]:
     ("ij,jk->ik", ((1000, 300), (300, 2)), "complex64", ["ij,jk->ik"]),
     ("ij,jk->ik", ((60, 1000), (1000, 4)), "float32", ["ij,jk->ik"]),           # too few rows to make up for it
     ("ij,jk->ik", ((1000, 40), (40, 4)), "float32", ["ij,jk->ik"]),             # too little work
+    ("ij,jk->ik", ((100, 65536), (65536, 4)), "float32", ["jk->kj", "ij,kj->ik"]),
+    ("ij,jk->ik", ((100, 65537), (65537, 4)), "float32", ["ij,jk->ik"]),        # more than L2 holds
     ("ij,kj->ik", ((1000, 300), (4, 300)), "float32", ["ij,kj->ik"]),           # nothing to turn
     ("ji,jk->ik", ((300, 1000), (300, 4)), "float32", ["ji,jk->ik"]),           # the rows lie apart as well
     ("ji,kj->ik", ((300, 4), (1000, 300)), "float32", ["ji->ij", "ij,kj->ik"]),

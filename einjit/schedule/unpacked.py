@@ -58,9 +58,12 @@ def turning(c: Contraction, cpu: Cpu) -> Turning | None:
     if matrices is None or c.group(Role.BATCH) or c.work < TURNED_WORK:
         return None
     m, n, k = matrices
-    lanes = cpu.lanes(np.dtype(c.accumulator).itemsize * 8)
+    itemsize = np.dtype(c.accumulator).itemsize
+    lanes = cpu.lanes(itemsize * 8)
     for rows, columns, a, b in ((m, n, 1, 2), (n, m, 2, 1)):
         few = columns.extent <= max(lanes // 4, FEW_COLUMNS) and rows.extent >= FEW_ROWS
+        # What is turned stays in a cache, as blocks that are packed do.
+        few = few and columns.extent * k.extent * itemsize <= cpu.l2.size
         if few and c.unit(a) == k.name != c.unit(b) and _dot_by_dot(c, cpu, rows, columns, k):
             return Turning(b, (columns, k))
     return None
