@@ -58,7 +58,6 @@ class _Emitter:
         self.tables: dict[str, str] = {}        # label -> first position of its offset tables
         self.packed: dict[str, tuple[_Block, _Block]] = {}
         self.ends: dict[Loop, str] = {}         # where the block ends that a loop walks
-        self.patches = False                    # whether an operand is packed by them
         self.copied: dict[str, dict[str, _Block]] = {}      # tensor -> the blocks of its copy, by label
         self.innermost = Innermost(nest)
 
@@ -108,9 +107,9 @@ class _Emitter:
             "from einjit.codegen.copying import row_copy",
             "from einjit.codegen.memory import fence, fill_offsets, greater, lesser, past_line, word",
             "from einjit.codegen.packing import packing",
-            *(["from einjit.codegen.patches import packing_by_patches"] if self.patches else []),
+            "from einjit.codegen.patches import packing_by_patches",
             "from einjit.codegen.specs import PackSpec, TileSpec, TileTensor",
-            *["from einjit.codegen.staging import stage_shift, staged_writer"] * bool(self.nest.staged),
+            "from einjit.codegen.staging import stage_shift, staged_writer",
             "from einjit.codegen.tile import register_tile",
             "from einjit.expr import Binary, Const, Operand, Select, Unary", "",
             *self.header, "",
@@ -210,7 +209,6 @@ class _Emitter:
         t = self.nest.tensor(pack.tensor)
         function, spec = f"pack_{t.name}", PackSpec(t.dtype, self.nest.accumulator, pack.width)
         across = {pack.panel: "panel", pack.serial: "serial"}.get(t.across, "")
-        self.patches = self.patches or bool(across)
         made = f"packing_by_patches({spec}, {across!r})" if across else f"packing({spec})"
         self.header += [f"{function} = {made}"]
         base = self._base(t, {pack.panel, pack.serial})

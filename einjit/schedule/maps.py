@@ -121,7 +121,7 @@ def _staged_copy(p: Problem, block: Sequence[Dimension]) -> Draft:
 def _next_slower(p: Problem, block: Sequence[Dimension]) -> Dimension | None:
     """The dimension along which such blocks lie one behind the other in the output."""
     end = block[0].strides[0] * block[0].extent
-    return next((d for d in p.c.members(0) if d.strides[0] == end and d not in block), None)
+    return next((d for d in p.c.members(0) if d.strides[0] == end), None)
 
 
 def _run(p: Problem, vector: Dimension, across: Dimension) -> list[Dimension]:
