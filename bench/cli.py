@@ -165,6 +165,8 @@ def run_suite(suite, size: str, arguments: argparse.Namespace):
     from .report import timed_row
 
     peers = [name for name in (arguments.peers.split(",") if arguments.peers else suite.peers) if name]
+    if arguments.threads > 1 and arguments.subject == "einjit":
+        peers.append("einjit.alone")
     found, absent = load([arguments.subject, *peers], arguments.threads)
     if arguments.subject in absent:
         raise SystemExit(f"the subject {arguments.subject} is not here: {absent[arguments.subject]}")

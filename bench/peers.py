@@ -214,8 +214,19 @@ class EinjitHandle(Einjit):
         return lambda: kernel(*operands, out=target)
 
 
+class EinjitAlone(Einjit):
+    """A compiled kernel that runs on one thread, whatever the others may use."""
+
+    name = "einjit.alone"
+
+    def prepare(self, case, operands, out):
+        with self.library.options(threads=1):
+            kernel = self.library.compile(case.equation, *operands, dtype=case.result or None)
+        return lambda: kernel(*operands, out=out)
+
+
 PEERS = {peer.name: peer for peer in (
-    Einjit, EinjitHandle, NumPy, NumPyPlain, NumPyC, OptEinsum, Torch, Jax, Tblis)}
+    Einjit, EinjitHandle, EinjitAlone, NumPy, NumPyPlain, NumPyC, OptEinsum, Torch, Jax, Tblis)}
 
 
 def load(names: Sequence[str], threads: int) -> tuple[dict[str, Peer], dict[str, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from .machine import Peaks
 from .measure import Row
 
+OWN = "einjit"
 PAGE_WIDTH = 160  # where the output is not a terminal
 
 
@@ -74,10 +75,15 @@ def ratios(row: dict, subject: str) -> dict[str, float]:
     return {name: s / own for name, s in seconds.items() if name != subject} if own else {}
 
 
-def best_ratio(row: dict, subject: str, but: Sequence[str] = ()) -> tuple[str, float] | None:
-    """The fastest peer whose result was right, and its time over the subject's; none of `but`."""
+def is_own(name: str, subject: str) -> bool:
+    """Whether that is the subject's own library: a compiled handle, or the library on one thread, is no peer."""
+    return subject.split(".")[0] == name.split(".")[0] == OWN
+
+
+def best_ratio(row: dict, subject: str) -> tuple[str, float] | None:
+    """The fastest peer whose result was right, and its time over the subject's."""
     right = {name: ratio for name, ratio in ratios(row, subject).items()
-             if name not in row["wrong"] and name not in but}
+             if name not in row["wrong"] and not is_own(name, subject)}
     return min(right.items(), key=lambda item: item[1]) if right else None
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isnan
+from math import isnan, nan
 
 from .peers import PEERS
-from .report import Result, best_ratio, duration, geometric_mean, groups, ratios, show
+from .report import Result, best_ratio, duration, geometric_mean, groups, is_own, ratios, show
 
 NAMED = 4           # of the cases where a peer is faster, so many are named
-OWN = "einjit"      # a compiled handle is no peer of the library's own
+ALONE = "einjit.alone"
+LONG = 5e-3         # seconds from which on starting threads costs nothing
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def suite_of(result: Result) -> str:
 
 def _standing(suite: str, dtype: str, threads: int, cases: Sequence[tuple[Result, dict]]) -> Standing | None:
     rated = [(best[1], best[0], row["name"]) for result, row in cases
-             if (best := best_ratio(row, result.subject, _own(result)))]
+             if (best := best_ratio(row, result.subject))]
     if not rated:
         return None
     shares = [row["least"] / own for result, row in cases
@@ -80,7 +81,7 @@ def _standing(suite: str, dtype: str, threads: int, cases: Sequence[tuple[Result
     peers: dict[str, list[float]] = {}
     for result, row in cases:
         for name, ratio in ratios(row, result.subject).items():
-            if name not in row["wrong"] and name not in _own(result):
+            if name not in row["wrong"] and not is_own(name, result.subject):
                 peers.setdefault(name, []).append(ratio)
     least, _, at = min(rated)
     behind = tuple(Behind(case, ratio, peer) for ratio, peer, case in sorted(rated) if ratio < 1)
@@ -88,9 +89,29 @@ def _standing(suite: str, dtype: str, threads: int, cases: Sequence[tuple[Result
                     least, at, {name: geometric_mean(values) for name, values in peers.items()}, behind)
 
 
-def _own(result: Result) -> tuple[str, ...]:
-    return tuple(name for row in result.rows[:1] for name in row["seconds"]
-                 if result.subject.startswith(OWN) and name.startswith(OWN))
+@dataclass(frozen=True)
+class Speedup:
+    """What threads gain the subject over itself on one thread: the geometric mean, the least and its case, and the
+    least of the cases that are bound by multiply-adds and take one thread `LONG` or longer (nan: there is none)."""
+
+    title: str
+    cases: int
+    mean: float
+    least: float
+    at: str
+    least_long: float
+
+
+def speedups(results: Sequence[Result]) -> list[Speedup]:
+    found = []
+    for (suite, dtype, threads), cases in _latest(results).items():
+        gains = [(alone / own, row["name"], row["limit"] == "FMA" and alone >= LONG) for result, row in cases
+                 if (own := row["seconds"].get(result.subject)) and (alone := row["seconds"].get(ALONE))]
+        if gains:
+            least, at, _ = min(gains)
+            found.append(Speedup(f"{suite} {dtype}, {threads} threads", len(gains), geometric_mean(g for g, *_ in gains),
+                                 least, at, min((gain for gain, _, long in gains if long), default=nan)))
+    return found
 
 
 # -- tables ----------------------------------------------------------------------------------------------
@@ -99,6 +120,8 @@ def print_summary(results: Sequence[Result]) -> None:
     standings = summarise(results)
     if standings:
         show("summary: time of the peer / own time, geometric means", *_table(standings))
+    if gains := speedups(results):
+        show("time on one thread / time", *_speedup_table(gains))
     for standing in standings:
         if standing.behind:
             print(f"below 1 in {standing.title}: {_named(standing.behind, len(standing.behind))}")
@@ -108,6 +131,8 @@ def markdown(results: Sequence[Result]) -> str:
     """The same as Markdown: the standings, the latencies, and where a peer is faster."""
     standings = summarise(results)
     parts = [_markdown_table(*_table(standings))] if standings else []
+    if gains := speedups(results):
+        parts.append(_markdown_table(*_speedup_table(gains)))
     figures = list(latencies(results))
     if figures:
         parts.append(_markdown_table(("latency", "at most"), figures))
@@ -154,6 +179,12 @@ def _line(standing: Standing, names: Sequence[str]) -> list[str]:
     share = "-" if isnan(standing.share) else f"{standing.share:.2f}"
     return [standing.title, str(standing.cases), share, f"{standing.best:.2f}",
             f"{standing.least:.2f}", str(len(standing.behind)), *each]
+
+
+def _speedup_table(gains: Sequence[Speedup]) -> tuple[tuple[str, ...], list[list[str]]]:
+    head = ("time on one thread / time", "cases", "mean", "least", "at", f"least from {1e3 * LONG:.0f} ms on")
+    return head, [[gain.title, str(gain.cases), f"{gain.mean:.2f}", f"{gain.least:.2f}", gain.at,
+                   "-" if isnan(gain.least_long) else f"{gain.least_long:.2f}"] for gain in gains]
 
 
 def _named(behind: Sequence[Behind], limit: int) -> str:

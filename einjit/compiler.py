@@ -10,7 +10,8 @@
     emit        LoopNest -> Source (Numba, as text)          codegen/cpu.py, innermost.py
     compile     Source -> MachineCode                        codegen/build.py; tile.py, packing.py: vector code
     load        MachineCode -> LoadedCode                    memory, or the disk (cache.py), or compile
-    bind        CompiledStep, layouts -> launcher            program.py (words: params.py; guard: launch.py)
+    bind        CompiledStep, layouts -> launcher            program.py (words: params.py; guard: launch.py;
+                                                             threads: parallel.py, codegen/sharing.py)
     call        arrays -> result                             dispatch.py finds the plan; planning.py makes it
 
 This file walks one step from `contract` to `load`; `planning.plan_call` walks the steps of a plan, and

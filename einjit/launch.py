@@ -4,17 +4,21 @@ A launcher is a C function of the running interpreter (METH_FASTCALL), emitted o
 `self` is a record of int64 words that says which arrays it takes: for each one the dtype object, the
 shape, the strides and the flags. Arrays that differ in anything are refused by returning NotImplemented
 (the caller then takes the slow path), so that a kernel never sees memory it was not planned for. It
-gathers the data pointers, releases the GIL where the work is worth it, and calls the kernel. Its code is in
-`codegen/launcher.py`.
+gathers the data pointers, releases the GIL where the work is worth it, and calls the kernel, or shares the
+work with helpers. Its code is in `codegen/launcher.py` and `codegen/sharing.py`.
 """
 from __future__ import annotations
 
 import ctypes
+import os
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
+from . import board
+from .board import LINE
 from .contraction import Layout
 from .forksafe import compile_lock, uninterrupted
 
@@ -22,6 +26,17 @@ WRITEABLE = 0x0400
 STACK_WORKSPACE = 16384     # bytes that the launcher lends a kernel from its own stack
 MAX_ARRAYS = 64
 MAX_OPERANDS = MAX_ARRAYS - 2      # beside them, the output and the workspace
+MAX_SHARES = 1 << 15               # of a launch: 16 bits count them
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a launch, for one thread: its parameter block, and where it has its output and its workspace, in
+    bytes from the start of the launch's memory (output 0: it writes to the launch's own)."""
+
+    params: np.ndarray
+    out: int
+    workspace: int
 
 
 def record(kernel: int, params: np.ndarray, layouts: Sequence[Layout], slots: Sequence[int],
@@ -29,16 +44,36 @@ def record(kernel: int, params: np.ndarray, layouts: Sequence[Layout], slots: Se
     """The words of a launcher for arrays of these layouts, output first; `codegen.launcher` reads them.
 
     Array i becomes the kernel's pointer slots[i]. `workspace` adds one last array of which only the address
-    is taken. With kernel 0 the launcher only checks its arrays.
+    is taken.
     """
-    words = [kernel, params.ctypes.data, len(layouts) + workspace, int(release_gil), id(np.ndarray)]
+    return np.array(_head(kernel, params.ctypes.data, int(release_gil), layouts, slots, workspace), dtype=np.int64)
+
+
+def shared_record(kernel: int, shares: Sequence[Share], layouts: Sequence[Layout], slots: Sequence[int]) -> np.ndarray:
+    """The words of a launcher that runs two shares or more, with the help of other threads. Its last array is
+    memory for all of them: first `tables_bytes`, then what the shares say. Its first word is the invitation
+    of `parallel.invite`."""
+    words = _head(kernel, 0, len(shares), layouts, slots, workspace=True)
+    for share in shares:
+        words += [share.params.ctypes.data, share.out, share.workspace]
+    return np.array(words, dtype=np.int64)
+
+
+def tables_bytes(shares: int, layouts: int) -> int:
+    """Bytes that a shared launch needs at the start of its memory."""
+    table = 8 * (layouts + 2)       # the parameter block, the arrays, the workspace
+    return LINE + shares * -(-table // LINE) * LINE
+
+
+def _head(kernel: int, params: int, shares: int, layouts, slots, workspace: bool) -> list[int]:
+    words = [kernel, params, len(layouts) + workspace, shares, id(np.ndarray)]
     for i, layout in enumerate(layouts):
         low, high = byte_bounds(layout)
         words += [id(np.dtype(layout.dtype)), len(layout.shape), WRITEABLE if i == 0 else 0, low, high, slots[i]]
         words += [*layout.shape, *layout.strides]
     if workspace:
         words += [0, 0, 0, 0, 0, len(layouts)]
-    return np.array(words, dtype=np.int64)
+    return words
 
 
 def byte_bounds(layout: Layout) -> tuple[int, int]:
@@ -57,11 +92,8 @@ def launcher(words: np.ndarray, keep: Any):
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
     # The third argument is meant for the function's module, and takes any object.
     with compile_lock:
-        method, _ = _method() if _method.cache_info().currsize else uninterrupted(_method)
-    return new(ctypes.addressof(method), words, keep)
-
-
-_PYTHON_SYMBOLS = ("PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef")
+        loaded = functions() if functions.cache_info().currsize else uninterrupted(functions)
+    return new(ctypes.addressof(loaded.method), words, keep)
 
 
 class _MethodDef(ctypes.Structure):
@@ -69,18 +101,37 @@ class _MethodDef(ctypes.Structure):
                 ("doc", ctypes.c_char_p)]
 
 
+@dataclass(frozen=True)
+class _Functions:
+    """The machine code that all launches of this process share; `codegen.sharing` describes the last two."""
+
+    method: _MethodDef
+    serve: Callable[[int, int], None]
+    watch: Callable[[int], None]
+
+
+_PYTHON_SYMBOLS = ("PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef", "PyThread_acquire_lock",
+                   "PyThread_release_lock")
+
+
 @cache
-def _method() -> tuple[_MethodDef, Any]:
+def functions() -> _Functions:
     import llvmlite.binding as llvm
 
     from .codegen.build import MachineCode, load, target_machine
     from .codegen.launcher import SYMBOL, launcher_module
+    from .codegen.sharing import SERVE, WATCH, YIELD
 
-    for name in _PYTHON_SYMBOLS:
-        llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
+    symbols = {name: getattr(ctypes.pythonapi, name) for name in _PYTHON_SYMBOLS}
+    symbols[YIELD] = ctypes.windll.kernel32.SwitchToThread if os.name == "nt" else ctypes.CDLL(None).sched_yield
+    for name, function in symbols.items():
+        llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
     machine = target_machine()
-    module = llvm.parse_assembly(str(launcher_module(machine.triple, MAX_ARRAYS, STACK_WORKSPACE)))
+    module = llvm.parse_assembly(str(launcher_module(machine.triple, board.ADDRESS, MAX_ARRAYS, STACK_WORKSPACE)))
     module.verify()
-    loaded = load(MachineCode(machine.emit_object(module), SYMBOL))
+    code = load(MachineCode(machine.emit_object(module), SYMBOL))
+    board.immortal(code)    # helpers are in it while the interpreter ends
+    serve, watch = (ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(code.engine.get_function_address(name))
+                    for name, count in ((SERVE, 2), (WATCH, 1)))
     METH_FASTCALL = 0x0080
-    return _MethodDef(b"launch", loaded.address, METH_FASTCALL, None), loaded
+    return _Functions(_MethodDef(b"launch", code.address, METH_FASTCALL, None), serve, watch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from functools import partial
+from math import prod
 from typing import Callable, Sequence
 
 import numpy as np
@@ -17,12 +17,38 @@ from . import parallel
 from .compiler import CompiledStep
 from .contraction import Layout
 from .ir import Kind, Label, LoopNest
-from .launch import STACK_WORKSPACE, byte_bounds, launcher, record
-from .params import parameters, tile_width
+from .launch import (MAX_SHARES, STACK_WORKSPACE, Share, byte_bounds, launcher, record, shared_record,
+                     tables_bytes)
+from .params import Parameters, parameters, tile_width
 
 GIL_WORK = 20_000           # points of the iteration space from which on the GIL is released
-THREAD_WORK = 3_000_000     # and from which on threads share the work: some 50 us of it at the least
+SHARE_SECONDS = 5e-6        # of work, at the least, for which another thread is worth it, by an estimate:
+POINT_BYTES = 2e11          # bytes of the accumulator's dtype that a core multiplies and adds in a second,
+MOVED_BYTES = 6e10          # and bytes that it moves; of a fast core with its data in the caches
 OWN_OUTPUT = 1 << 20        # bytes of an output, at most, that threads have each for themselves
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A thread's workspace, on a cache line's boundary: as bytes and as int64 words."""
+
+    bytes: np.ndarray
+    words: np.ndarray
+
+
+_scratch = threading.local()
+
+
+def scratch(size: int) -> Scratch:
+    """This thread's workspace of at least `size` bytes, kept for the next call."""
+    memory = getattr(_scratch, "memory", None)
+    if memory is None or memory.bytes.nbytes < size:
+        size = -(-size // 64) * 64
+        raw = np.empty(size + 64, np.uint8)
+        whole = raw[-raw.ctypes.data % 64:][:size]
+        memory = _scratch.memory = Scratch(whole, whole.view(np.int64))
+    return memory
 
 
 class BoundStep:
@@ -32,51 +58,72 @@ class BoundStep:
         self.step, self.out = step, out
         layouts = (out, *inputs)
         slots = (0, *(1 + step.contraction.operands.index(i) for i in range(len(inputs))))
-        work = step.contraction.work
-        ranges = _shares(step, out, threads) if work >= THREAD_WORK and threads > 1 else [{}]
+        self.seconds = _seconds(step.contraction, layouts)
+        ranges = _shares(step, out, min(threads, int(self.seconds / SHARE_SECONDS), MAX_SHARES))
         blocks = [parameters(step.nest, step.contraction, step.source.words, r) for r in ranges]
-        self.workspace = max(b.workspace for b in blocks)
-        if self.workspace <= STACK_WORKSPACE:
-            self.workspace = 0
-        self.launchers = [
-            launcher(record(step.code.address, b.words, layouts, slots, work >= GIL_WORK, self.workspace > 0),
-                     keep=(b, step.code)) for b in blocks]
-        # With threads, the arrays are checked once, before any thread starts.
-        self.check = launcher(record(0, blocks[0].words, layouts, slots, False, False), keep=blocks[0])
-        if len(blocks) > 1:
-            self.run = self._run_sums if _shared_loop(step.nest).summed else self._run_threads
-        elif self.workspace:
-            self.run = self._run_with_workspace
+        self.threads = len(blocks)
+        if self.threads > 1:
+            self._bind_shares(blocks, layouts, slots)
         else:
-            self.run = self.launchers[0]
+            self._bind_one(blocks[0], layouts, slots)
 
-    @property
-    def threads(self) -> int:
-        return len(self.launchers)
+    def _bind_one(self, block: Parameters, layouts, slots) -> None:
+        work = self.step.contraction.work
+        self.workspace = block.workspace if block.workspace > STACK_WORKSPACE else 0
+        words = record(self.step.code.address, block.words, layouts, slots, work >= GIL_WORK, self.workspace > 0)
+        self.launch = launcher(words, keep=(block, self.step.code))
+        self.run = self._run_with_workspace if self.workspace else self.launch
+
+    def _bind_shares(self, blocks: Sequence[Parameters], layouts, slots) -> None:
+        """Memory of a launch: the tables, the outputs of all threads but one where sums are shared, workspaces."""
+        summed = _shared_loop(self.step.nest).summed
+        low, high = byte_bounds(self.out)
+        self.workspace = _whole(tables_bytes(len(blocks), len(layouts)))
+        self.outs: list[int] = []
+        shares = []
+        for i, block in enumerate(blocks):
+            own = 0
+            if summed and i:
+                own = self.workspace - low
+                self.outs.append(own)
+                self.workspace += _whole(high - low)
+            shares.append(Share(block.words, own, self.workspace))
+            self.workspace += _whole(block.workspace)
+        words = shared_record(self.step.code.address, shares, layouts, slots)
+        self.launch = launcher(words, keep=(blocks, self.step.code))
+        self.run = self._run_sums if summed else self._run_shared
 
     def _run_with_workspace(self, *arrays):
-        return self.launchers[0](*arrays, scratch(self.workspace))
+        return self.launch(*arrays, scratch(self.workspace).bytes)
 
-    def _run_threads(self, *arrays):
-        if self.check(*arrays) is NotImplemented:
-            return NotImplemented
-        parallel.run([partial(self._share, launch, arrays) for launch in self.launchers])
-        return None
+    def _run_shared(self, *arrays):
+        return self._launch_shares(scratch(self.workspace), arrays)
+
+    def _launch_shares(self, memory: Scratch, arrays):
+        memory.words[0] = parallel.invite(self.threads - 1, self.seconds)
+        return self.launch(*arrays, memory.bytes)
 
     def _run_sums(self, out, *inputs):
-        """Each thread but the first adds up its share of the sums in an output of its own."""
-        if self.check(out, *inputs) is NotImplemented:
+        """Each share but the first is added up in an output of its own."""
+        memory = scratch(self.workspace)
+        _scratch.memory = None      # a finalizer that runs before the end, and calls einsum, must have another
+        if self._launch_shares(memory, (out, *inputs)) is NotImplemented:
             return NotImplemented
-        outs = [out, *(_like(self.out) for _ in self.launchers[1:])]
-        parallel.run([partial(self._share, launch, (o, *inputs)) for launch, o in zip(self.launchers, outs)])
-        for other in outs[1:]:
-            np.add(out, other, out=out)
+        for at in self.outs:
+            np.add(out, np.ndarray(out.shape, out.dtype, memory.bytes, at, out.strides), out=out)
+        _scratch.memory = memory
         return None
 
-    def _share(self, launch, arrays) -> None:
-        if self.workspace:
-            arrays = (*arrays, scratch(self.workspace))
-        launch(*arrays)
+
+def _seconds(c: Contraction, layouts: Sequence[Layout]) -> float:
+    """What one thread will take at the least, roughly."""
+    moved = sum(prod(x.shape) * np.dtype(x.dtype).itemsize for x in layouts)
+    return max(c.work * np.dtype(c.accumulator).itemsize / POINT_BYTES, moved / MOVED_BYTES)
+
+
+def _whole(size: int) -> int:
+    """In whole pages, so that no two threads write to one."""
+    return -(-size // PAGE) * PAGE
 
 
 def _shared_loop(nest: LoopNest) -> Label | None:
@@ -87,7 +134,7 @@ def _shared_loop(nest: LoopNest) -> Label | None:
 def _shares(step: CompiledStep, out: Layout, threads: int) -> list[dict[str, tuple[int, int]]]:
     """Ranges of the parallel label, one a thread, in whole register tiles."""
     label = _shared_loop(step.nest)
-    if label is None or (label.summed and not _can_be_repeated(step, out)):
+    if threads < 2 or label is None or (label.summed and not _can_be_repeated(step, out)):
         return [{}]
     width = tile_width(step.nest, label.name)
     tiles = -(-label.extent // width)
@@ -100,24 +147,6 @@ def _can_be_repeated(step: CompiledStep, out: Layout) -> bool:
     """Whether every thread may have an output of its own: a small one, of sums that are not rounded yet."""
     low, high = byte_bounds(out)
     return high - low <= OWN_OUTPUT and step.contraction.accumulator == out.dtype
-
-
-def _like(layout: Layout) -> np.ndarray:
-    """A new array with this layout's strides, whatever they are."""
-    low, high = byte_bounds(layout)
-    return np.ndarray(layout.shape, layout.dtype, np.empty(high - low, np.uint8), -low, layout.strides)
-
-
-_scratch = threading.local()
-
-
-def scratch(size: int) -> np.ndarray:
-    """This thread's workspace of at least `size` bytes, on a cache line's boundary, kept for the next call."""
-    array = getattr(_scratch, "array", None)
-    if array is None or array.nbytes < size:
-        raw = np.empty(size + 64, np.uint8)
-        array = _scratch.array = raw[-raw.ctypes.data % 64:][:size]
-    return array
 
 
 @dataclass(frozen=True)

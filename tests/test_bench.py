@@ -218,6 +218,33 @@ def test_a_summary_has_means_leasts_and_the_cases_behind():
     assert [(case.case, case.peer) for case in second.behind] == [("second", "torch"), ("first", "numpy")]
 
 
+def test_speedups_are_of_runs_beside_one_thread():
+    rows = [{**ROWS[0], "name": name, "limit": limit, "seconds": {"einjit": own, "einjit.alone": alone, "numpy": 9.0}}
+            for name, limit, own, alone in (("short", "FMA", 0.002, 0.0018), ("long", "FMA", 0.01, 0.018),
+                                            ("longer", "FMA", 0.02, 0.04), ("bytes", "triad", 0.01, 0.01))]
+    threaded = replace(RESULT, options={"threads": 2}, rows=rows)
+    (gain,) = summary.speedups([RESULT, threaded])
+    assert (gain.title, gain.cases, gain.at) == ("square float32, 2 threads", 4, "short")
+    assert (gain.mean, gain.least, gain.least_long) == pytest.approx(((0.9 * 1.8 * 2) ** 0.25, 0.9, 1.8))
+    (standing,) = [standing for standing in summary.summarise([threaded]) if standing.threads == 2]
+    assert standing.behind == () and list(standing.peers) == ["numpy"]
+
+
+def test_the_library_on_one_thread_compiles_for_one(monkeypatch):
+    alone = object.__new__(peers.EinjitAlone)       # without setting options for the whole process
+    alone.library, threads, compile = einjit, [], einjit.compile
+
+    def noting_threads(*args, **keywords):
+        threads.append(einjit.options().threads)
+        return compile(*args, **keywords)
+
+    monkeypatch.setattr(einjit, "compile", noting_threads)
+    with einjit.options(threads=4):
+        result = alone.prepare(MATMUL, MATMUL.operands(), None)()
+    assert threads == [1]
+    assert reference(MATMUL, MATMUL.operands()).error(result) <= 1
+
+
 def test_the_latest_run_of_a_case_counts():
     again = replace(RESULT, date="2026-02-01T00:00:00Z", rows=[{**ROWS[0], "seconds": {"einjit": 0.5, "numpy": 1.0}}])
     for runs in ([RESULT, again], [again, RESULT]):

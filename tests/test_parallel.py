@@ -1,132 +1,71 @@
-"""The thread pool under many callers, nesting, errors, Ctrl-C, fork and exit; and forks during a compile."""
+"""Shares and helpers: who runs what, under many callers, after forks, without threads, at exit."""
 
 from __future__ import annotations
 
-import _thread
-import gc
+import ctypes
 import os
 import signal
 import textwrap
 import threading
 import time
-import weakref
 
+import numpy as np
 import pytest
 
-from einjit import parallel
+import einjit
+from einjit import board, launch, parallel, program
+from einjit.contraction import Layout
+from einjit.launch import Share, launcher, shared_record, tables_bytes
 from einjit.options import options
-from einjit.parallel import run
-from tests.subprocesses import run_code, run_python
+from tests.subprocesses import needs_fork, run_code, run_python
 
 LONG = 15  # seconds; nothing here takes so long unless it hangs
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+KERNEL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+WAKE = 1 << 16
 
 
-@pytest.fixture(autouse=True)
-def four_threads():
-    with options(threads=4):
-        yield
+class Launch:
+    """A launch of `count` shares for an output and an input; its kernel is `task(share's number, pointers)`."""
+
+    def __init__(self, count, task, outs=None):
+        self.out, self.a = np.zeros(3), np.ones(3)
+        numbers = [np.array([i]) for i in range(count)]
+        self.first = first = tables_bytes(count, 2)
+        shares = [Share(n, outs[i] if outs else 0, first + 64 * i) for i, n in enumerate(numbers)]
+
+        def kernel(result, exception, pointers, params) -> int:
+            task(ctypes.c_int64.from_address(params).value, [ctypes.c_int64.from_address(pointers + 8 * k).value
+                                                             for k in range(3)])
+            return 0
+
+        self.kernel = KERNEL(kernel)
+        words = shared_record(ctypes.cast(self.kernel, ctypes.c_void_p).value, shares,
+                              [Layout.of(x) for x in (self.out, self.a)], (0, 1))
+        self.launcher = launcher(words, keep=(numbers, self.kernel))
+        self.memory = np.zeros((first + 64 * count) // 8, np.int64)
+
+    def run(self, invitation: int):
+        self.memory[0] = invitation
+        return self.launcher(self.out, self.a, self.memory)
 
 
-def met_by(number):
-    """`number` tasks that end only if all of them run at once."""
-    barrier = threading.Barrier(number)
-    return [lambda: barrier.wait(LONG) for _ in range(number)]
+def invitation(helpers: int) -> int:
+    """For so many helpers, to be woken; they are started."""
+    with options(threads=helpers + 1):
+        return parallel.invite(helpers, 1.0)
 
 
-def test_tasks_run_at_once():
-    run(met_by(4))
+def in_threads(count):
+    """For each of `count` shares the thread that ran it, where none ends before all have begun."""
+    barrier, ran = threading.Barrier(count), {}
 
+    def task(number, pointers):
+        barrier.wait(LONG)
+        ran[number] = threading.get_ident()
 
-def test_help_comes_also_right_after_calls_that_needed_none():
-    """Threads that are still to wake for earlier calls, already over, must help this one."""
-    for _ in range(300):
-        for _ in range(5):
-            run([lambda: None] * 4)
-        run(met_by(4))
-
-
-def test_first_task_runs_in_the_calling_thread_and_every_task_once():
-    ran = []
-    run([lambda n=n: ran.append((n, threading.get_ident())) for n in range(40)])
-    assert sorted(n for n, _ in ran) == list(range(40))
-    assert dict(ran)[0] == threading.get_ident()
-
-
-def test_one_task_and_none():
-    ran = []
-    run([lambda: ran.append(1)])
-    run([])
-    assert ran == [1]
-
-
-def test_no_more_threads_than_the_option_allows():
-    with options(threads=2):
-        idents = set()
-        run([lambda: (time.sleep(0.001), idents.add(threading.get_ident())) for _ in range(30)])
-        assert len(idents) <= 2
-    with options(threads=1):
-        run([lambda: idents.add(threading.get_ident()) for _ in range(30)])
-        idents.clear()
-        run([lambda: idents.add(threading.get_ident()) for _ in range(30)])
-        assert idents == {threading.get_ident()}
-
-
-def test_pool_grows_to_what_is_needed_and_stays(monkeypatch):
-    monkeypatch.setattr(parallel, "_pool", parallel._Pool())
-    assert parallel._pool.size == 0
-    run(met_by(2))
-    assert parallel._pool.size == 1
-    for _ in range(5):
-        run(met_by(4))
-    assert parallel._pool.size == 3
-
-
-def test_many_threads_call_at_once():
-    counts = [0] * 8
-
-    def call(mine):
-        lock = threading.Lock()
-
-        def add():
-            with lock:
-                counts[mine] += 1
-
-        with options(threads=4):
-            for _ in range(200):
-                run([add] * 4)
-
-    callers = [threading.Thread(target=call, args=(mine,), daemon=True) for mine in range(8)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(LONG)
-    assert counts == [800] * 8
-
-
-def test_caller_does_everything_when_the_pool_is_busy():
-    release = threading.Event()
-    run(met_by(4))
-    busy = threading.Thread(target=lambda: run_with(4, [lambda: release.wait(LONG)] * 4), daemon=True)
-    busy.start()
-    try:
-        wait_until(lambda: parallel._pool.calls.qsize() == 0)
-        for _ in range(100):
-            ran = []
-            run([lambda: ran.append(threading.get_ident())] * 4)  # returns although no helper is free
-            assert len(ran) == 4
-        assert parallel._pool.calls.qsize() <= parallel._pool.size  # what nobody fetches does not pile up
-        assert len(parallel._pool.open) == 1
-    finally:
-        release.set()
-        busy.join(LONG)
-    assert not busy.is_alive()
-
-
-def run_with(threads, tasks):
-    with options(threads=threads):
-        run(tasks)
+    Launch(count, task).run(invitation(count - 1))
+    return ran
 
 
 def wait_until(condition):
@@ -136,348 +75,291 @@ def wait_until(condition):
         time.sleep(0.001)
 
 
-def test_nested_calls():
-    done = []
-    barrier = threading.Barrier(4)
+# -- shares ------------------------------------------------------------------------------------------------
 
-    def outer():
-        barrier.wait(LONG)  # one in each thread, so that three of them are the pool's
-        thread = threading.get_ident()
-        idents = set()
-        run([lambda: idents.add(threading.get_ident())] * 3)
-        done.append(idents == {thread} or thread == caller)
-
-    caller = threading.get_ident()
-    run([outer] * 4)
-    assert done == [True] * 4
-
-
-@pytest.mark.parametrize("place", [0, 1, 3])
-def test_exception_is_raised_after_the_others_ended(place):
-    ended = []
-    barrier = threading.Barrier(4)
-
-    def task(number):
-        barrier.wait(LONG)
-        if number == place:
-            raise ZeroDivisionError(f"task {number}")
-        time.sleep(0.05)
-        ended.append(number)
-
-    with pytest.raises(ZeroDivisionError, match=f"task {place}"):
-        run([lambda n=n: task(n) for n in range(4)])
-    assert sorted(ended) == [n for n in range(4) if n != place]
-    run(met_by(4))
+@pytest.mark.parametrize("count", [2, 3, 40])
+@pytest.mark.parametrize("helpers", [0, 1, 3])
+def test_every_share_runs_once_with_pointers_of_its_own(count, helpers):
+    calls = []
+    outs = [0 if i % 2 else 5000 + 8 * i for i in range(count)]
+    launched = Launch(count, lambda number, pointers: calls.append((number, pointers)), outs)
+    assert launched.run(invitation(helpers)) is None
+    start = launched.memory.ctypes.data
+    assert sorted(calls) == [
+        (i, [start + outs[i] if outs[i] else launched.out.ctypes.data, launched.a.ctypes.data,
+             start + launched.first + 64 * i]) for i in range(count)]
 
 
-def test_exception_when_serial():
-    def fail():
-        raise ZeroDivisionError
+def test_nothing_runs_where_an_array_does_not_fit():
+    calls = []
+    launched = Launch(3, lambda *call: calls.append(call))
+    launched.a = np.ones(4)
+    assert launched.run(invitation(2)) is NotImplemented
+    launched.a = launched.out
+    assert launched.run(invitation(2)) is NotImplemented
+    assert calls == []
 
+
+def test_the_first_share_is_the_callers_where_no_helper_is_quicker():
     ran = []
-    with options(threads=1), pytest.raises(ZeroDivisionError):
-        run([fail, lambda: ran.append(1)])
-    assert ran == []
+    Launch(5, lambda number, _: ran.append((number, threading.get_ident()))).run(0)
+    assert ran == [(i, threading.get_ident()) for i in range(5)]
 
 
-def test_nothing_is_kept_alive():
-    class Buffer:
-        pass
+# -- helpers -----------------------------------------------------------------------------------------------
 
-    def call(fail):
-        buffer = Buffer()
+def test_shares_run_at_once():
+    for count in (4, 2, 6):
+        ran = in_threads(count)
+        assert len(set(ran.values())) == count
+        assert threading.get_ident() in ran.values()
 
-        def task(b=buffer):
-            if fail:
-                raise ValueError
 
-        try:
-            run([task] * 4)
-        except ValueError:
-            pass
-        return weakref.ref(buffer)
+def test_helpers_that_sleep_are_woken_where_the_invitation_says_so():
+    for _ in range(3):
+        in_threads(4)
+        wait_until(lambda: board.awake() == 0)
+    ran = set()
+    for _ in range(20):
+        Launch(2, lambda number, _: ran.add(threading.get_ident())).run(3)
+    assert ran == {threading.get_ident()}
 
-    gc.disable()  # what only the collector would free counts as kept
+
+def test_helpers_that_are_awake_need_not_be_woken():
+    def helped():
+        ran = set()
+        Launch(2, lambda number, _: (ran.add(threading.get_ident()), time.sleep(0.001))).run(WAKE + 1)
+        Launch(9, lambda number, _: (ran.add(threading.get_ident()), time.sleep(0.001))).run(1)
+        return len(ran) > 1
+
+    in_threads(2)
+    wait_until(helped)
+
+
+def test_no_more_helpers_than_invited():
+    in_threads(6)
+    for helpers in (1, 2):
+        lock, running, most = threading.Lock(), [0], [0]
+
+        def task(number, pointers):
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            time.sleep(0.002)
+            with lock:
+                running[0] -= 1
+
+        Launch(20, task).run(WAKE + helpers)
+        assert most == [helpers + 1]
+
+
+def test_what_no_helper_is_free_for_the_caller_does():
+    busy_from, release = threading.Barrier(4), threading.Event()
+
+    def occupy(number, pointers):
+        busy_from.wait(LONG)
+        release.wait(LONG)
+
+    busy = threading.Thread(target=lambda: Launch(3, occupy).run(invitation(2)), daemon=True)
+    busy.start()
+    busy_from.wait(LONG)
     try:
-        for fail in (False, True):
-            dead = call(fail)
-            wait_until(lambda: dead() is None)
+        for _ in range(100):
+            ran = []
+            Launch(4, lambda number, _: ran.append(threading.get_ident())).run(WAKE + 2)
+            assert len(ran) == 4
     finally:
-        gc.enable()
+        release.set()
+        busy.join(LONG)
+    assert not busy.is_alive()
 
 
-def test_pool_without_threads_is_only_slower(monkeypatch):
+def test_more_callers_at_once_than_the_board_has_places():
+    callers = board.PLACES + 3
+    inside, counts = threading.Barrier(callers), [0] * callers
+
+    def call(mine):
+        def task(number, pointers):
+            if number == 0:
+                inside.wait(LONG)
+            counts[mine] += 1
+
+        for _ in range(30):
+            Launch(3, task).run(WAKE + 1)
+
+    threads = [threading.Thread(target=call, args=(mine,), daemon=True) for mine in range(callers)]
+    invitation(1)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    # A helper may hold a share 0 while its caller goes on, so that the barrier sees every launch.
+    assert counts == [90] * callers
+
+
+def test_many_threads_compute_at_once(monkeypatch):
+    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-9)
+    rng = np.random.default_rng(1)
+    work = [rng.uniform(size=(n, n)) for n in (30, 61, 64, 100)]
+    wrong = []
+
+    def call(mine):
+        with options(threads=4):
+            for i in range(150):
+                x = work[(i + mine) % 4]
+                if not np.allclose(einjit.einsum("ij,jk->ik", x, x), x @ x):
+                    wrong.append((mine, i))
+                if not np.allclose(einjit.einsum("ij->j", x), x.sum(0)):
+                    wrong.append((mine, i, "sum"))
+
+    threads = [threading.Thread(target=call, args=(mine,), daemon=True) for mine in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == [] and not any(thread.is_alive() for thread in threads)
+
+
+# -- invitations -------------------------------------------------------------------------------------------
+
+def test_an_invitation_says_how_many_may_join_and_starts_them():
+    with options(threads=3):
+        assert parallel.invite(5, 1.0) == WAKE + 2
+        assert parallel.invite(1, 1.0) == WAKE + 1
+    with options(threads=1):
+        assert parallel.invite(5, 1.0) == WAKE
+    with options(threads=9):
+        parallel.invite(8, 1.0)
+    assert sum(thread.name.startswith("einjit-") for thread in threading.enumerate()) >= 8
+
+
+def test_short_launches_wake_nobody_unless_they_follow_one_another(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(parallel.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(parallel, "_last_launch", 0.0)
+    with options(threads=2):
+        assert parallel.invite(1, 1e-5) == 1
+        clock[0] += 0.5 * parallel.WATCH_SECONDS
+        assert parallel.invite(1, 1e-5) == WAKE + 1
+        clock[0] += 2 * parallel.WATCH_SECONDS
+        assert parallel.invite(1, 1e-5) == 1
+        clock[0] += 2 * parallel.WATCH_SECONDS
+        assert parallel.invite(1, 1e-2) == WAKE + 1
+
+
+def test_an_option_that_came_later_holds_for_a_compiled_handle(monkeypatch):
+    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-9)
+    x = np.random.default_rng(0).uniform(size=(50, 60))
+    with options(threads=4):
+        kernel = einjit.compile("ij,kj->ik", x, x)
+    seen = []
+    monkeypatch.setattr(parallel, "invite", lambda wanted, seconds: seen.append(parallel.current().threads) or 0)
+    with options(threads=1):
+        np.testing.assert_allclose(kernel(x, x), x @ x.T)
+    assert seen == [1]
+
+
+def test_without_threads_it_is_only_slower(monkeypatch):
     def refuse(self):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(parallel, "_pool", parallel._Pool())
     monkeypatch.setattr(threading.Thread, "start", refuse)
+    with options(threads=300):
+        assert parallel.invite(299, 1.0) == WAKE + 299
     ran = []
-    run([lambda n=n: ran.append(n) for n in range(4)])
-    assert ran == [0, 1, 2, 3]
+    Launch(4, lambda number, _: ran.append(number)).run(WAKE + 299)
+    assert sorted(ran) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("where", ["task", "wait"])
-def test_interrupt_waits_for_what_has_begun(where):
-    """Ctrl-C in the caller's own task, or while it waits for the others."""
-    barrier = threading.Barrier(2)
+def test_there_can_be_no_more_helpers_than_the_board_has_lines():
+    with pytest.raises(RuntimeError, match="no more helpers"):
+        board.helper_line(board.HELPERS)
+
+
+# -- Ctrl-C, forks, exit -----------------------------------------------------------------------------------
+
+def test_ctrl_c_is_raised_when_every_share_has_ended():
     ended = []
+    meet = threading.Barrier(2)
 
-    def mine():
-        barrier.wait(LONG)
-        if where == "task":
-            _thread.interrupt_main()
-            time.sleep(LONG)
-
-    def other():
-        barrier.wait(LONG)
-        time.sleep(0.1)
-        if where == "wait":
+    def task(number, pointers):
+        meet.wait(LONG)
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.1)     # by then the main thread waits, in machine code
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
-        ended.append(True)
+            ended.append(True)
 
-    with options(threads=2), pytest.raises(KeyboardInterrupt):
-        run([mine, other])
+    launched = Launch(2, task)
+    invited = invitation(1)
+    with pytest.raises(KeyboardInterrupt):
+        launched.run(invited)
+        time.sleep(LONG)
     assert ended == [True]
-    run(met_by(4))
+    in_threads(2)
 
 
-def test_interrupts_at_random_moments():
-    """Ctrl-C again and again: every call ends, and the pool works on."""
-    code = """
-        import os, random, signal, threading, time
-        from einjit.options import options
-        from einjit.parallel import run
-        options(threads=3)
-        begun, ended, interrupts = [], [], 0
-        random.seed(1)
-        over = threading.Event()
-        ready = threading.Event()
+SHARED = """
+    import os, threading, time
+    import numpy as np, einjit
+    from einjit import board, parallel, program
+    program.SHARE_SECONDS = 1e-9
+    einjit.options(threads=3)
+    x = np.random.default_rng(0).uniform(size=(200, 200))
 
-        def interrupt():
-            for _ in range(150):
-                ready.wait()
-                time.sleep(random.random() * 1e-3)
-                os.kill(os.getpid(), signal.SIGINT)
-                ready.clear()
-            over.set()
-
-        def task():
-            if threading.current_thread() is not threading.main_thread():
-                begun.append(1)
-                time.sleep(2e-4)
-                ended.append(1)
-
-        thread = threading.Thread(target=interrupt, daemon=True)
-        thread.start()
-        while not over.is_set():
-            try:
-                ready.set()
-                while True:
-                    run([lambda: time.sleep(1e-4)] + [task] * 5)
-            except KeyboardInterrupt:
-                interrupts += 1
-                if len(begun) != len(ended):
-                    print("not waited for")
-            if over.is_set():
-                break
-        barrier = threading.Barrier(3)
-        run([lambda: barrier.wait(30)] * 3)
-        print("interrupts", interrupts)
-    """
-    text = run_code(code, timeout=LONG)
-    assert "not waited for" not in text
-    assert int(text.split()[-1]) > 100
-
-
-@needs_fork
-def test_forked_child_has_a_pool_of_its_own():
-    code = """
-        import os, threading
-        from einjit.options import options
-        from einjit import parallel
-        options(threads=3)
-
-        def together():
-            barrier = threading.Barrier(3)
-            parallel.run([lambda: barrier.wait(30)] * 3)
-
-        together()
-        release = threading.Event()
-        busy = threading.Thread(target=lambda: parallel.run([lambda: release.wait(30)] * 3), daemon=True)
-        busy.start()                       # the parent's pool is busy, and stays so in the parent
-        with parallel._pool.lock:          # and a lock of it is held
-            child = os.fork()
-        if child == 0:
-            assert parallel._pool.size == 0
-            together()
-            grandchild = os.fork()
-            if grandchild == 0:
-                together()
-                os._exit(0)
-            os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        release.set()
-        busy.join(30)
-        together()
-        print("parent and child")
-    """
-    assert "parent and child" in run_code(code, timeout=LONG)
-
-
-@needs_fork
-def test_fork_in_a_thread_of_the_pool():
-    """The child's only thread was the pool's; there it is the main one, and may use the pool."""
-    code = """
-        import os, threading
-        from einjit.options import options
-        from einjit.parallel import run
-        options(threads=2)
-        meet = threading.Barrier(2)
-
-        def fork():
-            meet.wait(30)
-            if threading.current_thread() is threading.main_thread():
-                return
-            child = os.fork()
-            if child == 0:
-                barrier = threading.Barrier(2)
-                run([lambda: barrier.wait(30)] * 2)
-                os._exit(0)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-        run([fork] * 2)
-        print("done")
-    """
-    assert "done" in run_code(code, timeout=LONG)
-
-
-def test_interpreter_ends_while_the_pool_waits_or_works():
-    code = """
-        import atexit, threading, time
-        from einjit.options import options
-        from einjit.parallel import run
-        options(threads=3)
-        late = []
-        atexit.register(lambda: (run([lambda: late.append(1)] * 3), print("late", len(late))))
-        run([lambda: None] * 3)
-        begun = threading.Event()
-        threading.Thread(target=lambda: run([begun.set, lambda: time.sleep(60), lambda: time.sleep(60)]),
-                         daemon=True).start()
-        begun.wait(30)
-    """
-    done = run_python("-c", textwrap.dedent(code), timeout=30)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "late 3", "")
-
-
-FORK_WHILE_COMPILING = """
-    import os, sys, threading, time
-    {imports}
-    held, release = threading.Event(), threading.Event()
-
-    def compile():
-        with {lock}:
-            held.set()
-            release.wait(30)
-
-    threading.Thread(target=compile, daemon=True).start()
-    held.wait(30)
-    threading.Timer(0.2, release.set).start()
-    start = time.monotonic()
-    child = os.fork()                      # waits until the compile has ended
-    if child == 0:
-        import signal
-        signal.alarm(20)                   # a deadlock kills the child
-        {use}
-        os._exit(0)
-    assert release.is_set()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    {use}
-    print("free in both")
+    def right():
+        return all(np.allclose(einjit.einsum("ij,jk->ik", x, x), x @ x) for _ in range(20))
 """
 
 
 @needs_fork
-@pytest.mark.parametrize("imports, lock", [
-    ("from einjit.forksafe import compile_lock", "compile_lock"),
-    ("import einjit.forksafe, numba; from numba.core.compiler_lock import global_compiler_lock",
-     "global_compiler_lock"),
-    ("import einjit.forksafe, llvmlite.binding as llvm", "llvm.ffi.lib._lock"),
-])
-def test_fork_waits_for_a_compile(imports, lock):
-    use = f"""with {lock}: pass"""
-    code = FORK_WHILE_COMPILING.format(imports=imports, lock=lock, use=use)
-    assert "free in both" in run_code(code, timeout=LONG)
+def test_a_forked_child_has_helpers_of_its_own():
+    code = SHARED + """
+    assert right()
+    stop = threading.Event()
 
+    def work():                            # the parent's helpers and places are busy when it forks
+        while not stop.is_set():
+            einjit.einsum("ij,jk->ik", x, x)
 
-@needs_fork
-def test_fork_by_the_thread_that_compiles():
-    code = """
-        import os, threading
-        from einjit.forksafe import compile_lock
-        with compile_lock:
-            child = os.fork()
-        if child == 0:
-            taken = []
-            thread = threading.Thread(target=lambda: taken.append(compile_lock.acquire(timeout=20)))
-            thread.start(); thread.join()
-            os._exit(0 if taken == [True] else 1)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    """
-    assert run_code(code, timeout=LONG).strip() == "0"
-
-
-@needs_fork
-def test_fork_waits_for_an_import_that_ctrl_c_left_behind():
-    code = """
-        import os, signal, threading, warnings
-        from einjit import forksafe
-        warnings.simplefilter("ignore")        # newer Pythons warn of any fork in a process with threads
-        modules = threading.Lock()             # as an import's: held in the child for ever
-        begun, release = threading.Event(), threading.Event()
-
-        def slow_import():
-            with modules:
-                begun.set()
-                release.wait(30)
-
-        def ctrl_c():
-            begun.wait(30)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        threading.Thread(target=ctrl_c).start()
-        try:
-            with forksafe.compile_lock:
-                forksafe.uninterrupted(slow_import)
-        except KeyboardInterrupt:
-            threading.Timer(0.2, release.set).start()
-        assert not release.is_set()
-        child = os.fork()                      # waits until the import has ended
-        if child == 0:
-            os._exit(0 if modules.acquire(timeout=20) else 1)
-        assert release.is_set()
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        forksafe.uninterrupted(lambda: print("free in both"))
-    """
-    assert "free in both" in run_code(code, timeout=LONG)
-
-
-@needs_fork
-def test_fork_survives_other_releases_of_numba_and_llvmlite():
-    """Private names may go; a fork then takes the locks it finds."""
-    code = """
-        import os, sys, types
-        sys.modules["numba.core.compiler_lock"] = types.ModuleType("numba.core.compiler_lock")
-        sys.modules["llvmlite.binding.ffi"] = types.SimpleNamespace(lib=types.SimpleNamespace(_lock=3))
-        from einjit import forksafe
-        assert list(forksafe._locks()) == [forksafe.compile_lock, forksafe._import_lock]
+    busy = threading.Thread(target=work, daemon=True)
+    busy.start()
+    for _ in range(5):
         child = os.fork()
         if child == 0:
-            os._exit(0)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            assert board.awake() == 0 and parallel._started == 0
+            assert right() and parallel._started == 2
+            grandchild = os.fork()
+            if grandchild == 0:
+                os._exit(0 if right() else 1)
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    stop.set()
+    busy.join(30)
+    assert right()
+    print("parent and child")
     """
-    assert run_code(code, timeout=LONG).strip() == "0"
+    assert "parent and child" in run_code(code, timeout=4 * LONG)
+
+
+def test_the_interpreter_ends_while_helpers_watch_sleep_or_work():
+    code = SHARED + """
+    import atexit
+    atexit.register(lambda: print("late", right()))
+    assert right()
+    if {sleep}:
+        time.sleep(0.01)
+    if {work}:
+        def work():
+            while True:
+                einjit.einsum("ij,jk->ik", x, x)
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.05)
+    """
+    for sleep, work in ((False, False), (True, False), (False, True)):
+        text = textwrap.dedent(code.format(sleep=sleep, work=work))
+        done = run_python("-c", text, timeout=4 * LONG)
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "late True", "")
 
 
 def test_light_import():

@@ -16,7 +16,7 @@ from einjit import program
 from einjit.contraction import Layout
 from einjit.ir import Kind
 from einjit.params import tile_width
-from einjit.program import Program, scratch
+from einjit.program import BoundStep, Program, scratch
 from tests.equations import EVERYDAY, Case
 from tests.reference import assert_close, reference
 from tests.test_codegen import nest_of
@@ -74,7 +74,7 @@ SHARED_SUMS = (COLUMNS, VECMAT, Case("sum", "ij->", ((37, 530),)), Case("inner",
 def test_threads_give_the_same_result_to_the_bit(case, monkeypatch):
     operands = case.arrays()
     alone = made(case.equation, *operands)
-    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
     for threads in (2, 3):
         together = made(case.equation, *operands, threads=threads)
         assert together.steps[-1].bound.threads == threads and alone.steps[-1].bound.threads == 1
@@ -85,14 +85,14 @@ def test_threads_give_the_same_result_to_the_bit(case, monkeypatch):
 
 @pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
 def test_each_thread_writes_its_share_alone(case, monkeypatch):
-    monkeypatch.setattr(program, "THREAD_WORK", 1)
     operands = case.arrays()
-    together = made(case.equation, *operands, threads=3)
-    bound, writers = together.steps[0].bound, np.zeros(together.shape)
-    for launch in bound.launchers:
-        out = np.full(together.shape, np.nan)
-        bound._share(launch, (out, *operands))
-        writers += ~np.isnan(out)
+    bound, writers = made(case.equation, *operands).steps[0].bound, 0
+    for share in program._shares(bound.step, bound.out, 3):
+        monkeypatch.setattr(program, "_shares", lambda *_, share=share: [share])
+        alone = BoundStep(bound.step, bound.out, [Layout.of(x) for x in operands], 1)
+        out = np.full(bound.out.shape, np.nan)
+        alone.run(out, *operands)
+        writers = writers + ~np.isnan(out)
     assert np.all(writers == 1)
 
 
@@ -101,7 +101,7 @@ def test_each_thread_writes_its_share_alone(case, monkeypatch):
 @pytest.mark.parametrize("lay", [lambda x: x, lambda x: np.repeat(x, 2, -1)[..., ::2] if x.ndim else x,
                                  lambda x: x[::-1].copy()[::-1] if x.ndim else x], ids=["rows", "apart", "backwards"])
 def test_threads_add_up_their_shares(case, dtype, lay, monkeypatch):
-    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
     operands = case.arrays(dtype)
     expected = reference(case.equation, *operands)
     out = lay(np.full(expected.value.shape, 77).astype(dtype))
@@ -113,8 +113,26 @@ def test_threads_add_up_their_shares(case, dtype, lay, monkeypatch):
     assert_close(out, expected)
 
 
+def test_shared_sums_keep_their_memory_until_they_are_added_up(monkeypatch):
+    """A finalizer may run in between, and call einsum."""
+    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
+    a, b = numbers(37, 530), numbers(37, 530) + 5
+    together, other = made("ij->j", a, threads=3), made("ij->j", b + 1, threads=3)
+    bound = together.steps[0].bound
+    launch, nested = bound.launch, []
+
+    def launch_and_finalize(*arrays):
+        launch(*arrays)
+        nested.append(other([b]))
+
+    bound.launch = launch_and_finalize
+    with einjit.options(threads=3):
+        np.testing.assert_allclose(together([a]), a.sum(0))
+    np.testing.assert_allclose(nested, [b.sum(0)])
+
+
 def test_sums_are_shared_where_every_thread_can_have_an_output(monkeypatch):
-    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
     assert made("ij->j", numbers(37, 530), threads=3).steps[0].bound.threads == 3
     assert made("ij->j", numbers(500, 20), threads=3).steps[0].bound.threads == 3
     half = made("ij->j", numbers(500, 20).astype("f2"), threads=3)      # shares of it would be rounded one by one
@@ -125,12 +143,13 @@ def test_sums_are_shared_where_every_thread_can_have_an_output(monkeypatch):
 
 def test_work_that_is_not_worth_it_is_not_shared():
     assert made("ij->i", numbers(37, 53), threads=4).steps[0].bound.threads == 1
+    assert made("ij->i", numbers(400, 200), threads=4).steps[0].bound.threads == 2      # some 10 us
     large = np.broadcast_to(1.0, (3000, 1000))
     assert made("ij->i", large, threads=4).steps[0].bound.threads == 4
 
 
 def test_threads_begin_nothing_where_an_array_does_not_fit(monkeypatch):
-    monkeypatch.setattr(program, "THREAD_WORK", 1)
+    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
     a = numbers(37, 53)
     together = made("ij->ij", a, threads=2)
     out = np.full((37, 53), 7.0)
@@ -153,18 +172,19 @@ def in_new_threads(*functions) -> list:
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 100_000])
 def test_a_workspace_begins_on_a_cache_line(size):
-    (array,) = in_new_threads(lambda: scratch(size))
-    assert array.ctypes.data % 64 == 0 and array.nbytes >= size
+    (memory,) = in_new_threads(lambda: scratch(size))
+    assert memory.bytes.ctypes.data % 64 == 0 and memory.bytes.nbytes >= size
+    assert memory.words.ctypes.data == memory.bytes.ctypes.data and memory.words.nbytes == memory.bytes.nbytes
 
 
 def test_a_workspace_is_kept_and_grows():
-    ((first, *others),) = in_new_threads(lambda: [scratch(size) for size in (1000, 500, 1000, 1001)])
+    ((first, *others),) = in_new_threads(lambda: [scratch(size) for size in (1000, 500, 1000, 1025)])
     assert [other is first for other in others] == [True, True, False]
 
 
 def test_each_thread_has_a_workspace_of_its_own():
     one, other = in_new_threads(lambda: scratch(1000), lambda: scratch(1000))
-    assert not np.shares_memory(one, other)
+    assert not np.shares_memory(one.bytes, other.bytes)
 
 
 def test_packed_panels_lie_in_a_workspace_and_small_kernels_need_none(always_packed):

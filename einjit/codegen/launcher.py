@@ -1,9 +1,13 @@
 """The launcher's code in LLVM IR: checks arrays against a record, and calls a kernel with their addresses.
 
-The record, int64 words: the kernel's address, its parameter block, the number of arrays, whether to release
-the GIL, the address of NumPy's array type; then for each array the dtype object (0: take the address, check
-nothing), the number of dimensions, the flags that must be set, the first and the end byte that it touches
-(from its data pointer), its place among the kernel's pointers, its shape and its strides.
+The record, int64 words: the kernel's address, its parameter block, the number of arrays, the number of shares
+(0: one, with the GIL held), the address of NumPy's array type; then for each array the dtype object (0: take
+the address, check nothing), the number of dimensions, the flags that must be set, the first and the end byte
+that it touches (from its data pointer), its place among the kernel's pointers, its shape and its strides.
+
+With two shares and more, each has three words more: its parameter block, and where its output and its
+workspace lie in the last array (output 0: the launch's own). That array begins with a line of which the first
+word is the invitation (`parallel.invite`); the tables of the shares follow.
 
 The layout of a NumPy array object is part of NumPy's C ABI: data, nd, dimensions, strides, base, descr and
 flags, in this order, behind the object header.
@@ -14,8 +18,10 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from .vectors import I8, I32, I64
+from ..board import LINE
 from .irloops import counted
+from .sharing import Sharing, call_kernel
+from .vectors import I8, I32, I64
 
 SYMBOL = "einjit_launch"
 
@@ -26,12 +32,12 @@ _DATA, _ND, _DIMS, _STRIDES, _DESCR, _FLAGS = (_HEAD + x for x in (0, 8, 16, 24,
 _TYPE = _HEAD - 8       # the type ends an object's header
 
 
-def launcher_module(triple: str, max_arrays: int, stack_workspace: int) -> ir.Module:
-    """A module with one function, `PyObject *einjit_launch(self, args, count)`; `self` is an array that holds
-    a record. Kernels that need no more than `stack_workspace` bytes get them from its stack."""
+def launcher_module(triple: str, board: int, max_arrays: int, stack_workspace: int) -> ir.Module:
+    """A module with `PyObject *einjit_launch(self, args, count)` and the helpers' function; `self` is an array that
+    holds a record. Kernels that need no more than `stack_workspace` bytes get them from its stack."""
     module = ir.Module("einjit_launch")
     module.triple = triple
-    _Launcher(module).emit(max_arrays, stack_workspace)
+    _Launcher(module, Sharing(module, board)).emit(max_arrays, stack_workspace)
     return module
 
 
@@ -49,8 +55,9 @@ class _Entry:
 
 
 class _Launcher:
-    def __init__(self, module: ir.Module):
+    def __init__(self, module: ir.Module, sharing: Sharing):
         void = ir.VoidType()
+        self.sharing = sharing
         self.save = ir.Function(module, ir.FunctionType(I64, []), "PyEval_SaveThread")
         self.restore = ir.Function(module, ir.FunctionType(void, [I64]), "PyEval_RestoreThread")
         self.incref = ir.Function(module, ir.FunctionType(void, [I64]), "Py_IncRef")
@@ -65,13 +72,16 @@ class _Launcher:
         stack = b.alloca(ir.ArrayType(I8, stack_workspace))
         stack.align = 64
         record = self.load(record_array, _DATA)
-        kernel, params, arrays, release_gil, self.array_type = (self.load(record, 8 * i) for i in range(_HEADER_WORDS))
+        kernel, params, arrays, shares, self.array_type = (self.load(record, 8 * i) for i in range(_HEADER_WORDS))
         self.require(b.icmp_signed("==", count, arrays))
         first = [b.add(record, I64(8 * _HEADER_WORDS)), I64(0), I64(0)]
-        counted(b, I64(0), arrays, 1, first, lambda _, i, carried: self.array(args, i, *carried))
+        end, *_ = counted(b, I64(0), arrays, 1, first, lambda _, i, carried: self.array(args, i, *carried))
         self.store(b.ptrtoint(stack, I64), b.add(self.pointers, b.mul(arrays, I64(8))))
-        with b.if_then(b.icmp_unsigned("!=", kernel, I64(0))):
-            self.call(kernel, params, release_gil)
+        with b.if_else(b.icmp_unsigned(">", shares, I64(1))) as (several, one):
+            with several:
+                self.share(kernel, arrays, shares, end)
+            with one:
+                self.call(kernel, params, shares)
         self.answer(None)
         b.position_at_end(self.refuse)
         self.answer(NotImplemented)
@@ -136,15 +146,41 @@ class _Launcher:
         counted(b, I64(0), entry.nd, 1, [], axis)
 
     def call(self, kernel: ir.Value, params: ir.Value, release_gil: ir.Value) -> None:
-        """Call the kernel by Numba's convention; it neither returns a value nor raises."""
-        b, pointer = self.builder, I8.as_pointer()
-        function = b.inttoptr(kernel, ir.FunctionType(I32, [pointer, pointer, I64, I64]).as_pointer())
-        result, exception = (b.bitcast(b.alloca(I64), pointer) for _ in range(2))
-        arguments = [result, exception, self.pointers, params]
+        b = self.builder
         with b.if_else(b.icmp_unsigned("!=", release_gil, I64(0))) as (then, otherwise):
             with then:
                 state = b.call(self.save, [])
-                b.call(function, arguments)
+                call_kernel(b, kernel, self.pointers, params)
                 b.call(self.restore, [state])
             with otherwise:
-                b.call(function, arguments)
+                call_kernel(b, kernel, self.pointers, params)
+
+    def share(self, kernel: ir.Value, arrays: ir.Value, shares: ir.Value, words: ir.Value) -> None:
+        """Write the tables of the shares that `words` describes, and run them."""
+        b = self.builder
+        last = b.sub(arrays, I64(1))
+        memory = self.load(b.add(self.pointers, b.mul(last, I64(8))))
+        tables = b.add(memory, I64(LINE))
+        bytes_each = b.and_(b.add(b.mul(b.add(arrays, I64(1)), I64(8)), I64(LINE - 1)), I64(-LINE))
+
+        def write(b, i, _):
+            params, out, workspace = (self.load(b.add(words, b.mul(i, I64(24))), 8 * k) for k in range(3))
+            table = b.add(tables, b.mul(i, bytes_each))
+            pointers = b.add(table, I64(8))
+            self.store(params, table)
+            counted(b, I64(1), last, 1, [], lambda b, k, _: self.copy(b.mul(k, I64(8)), pointers))
+            own = b.icmp_unsigned("!=", out, I64(0))
+            self.store(b.select(own, b.add(memory, out), self.load(self.pointers)), pointers)
+            self.store(b.add(memory, workspace), b.add(pointers, b.mul(last, I64(8))))
+            return []
+
+        counted(b, I64(0), shares, 1, [], write)
+        state = b.call(self.save, [])
+        b.call(self.sharing.run, [kernel, tables, bytes_each, shares, self.load(memory)])
+        b.call(self.restore, [state])
+
+    def copy(self, at: ir.Value, pointers: ir.Value) -> list:
+        """Copy a pointer of the launch to a share's."""
+        b = self.builder
+        self.store(self.load(b.add(self.pointers, at)), b.add(pointers, at))
+        return []
