@@ -108,13 +108,13 @@ def test_no_access_lies_outside():
         from einjit.schedule import *
         from tests.reference import assert_close, reference
         from tests.test_copies import EQUATION, INSIDE, SHARED, operands
-        from tests.test_memory import guarded, placed
+        from tests.test_memory import guarded_scratch, placed
         program.STACK_WORKSPACE = 0
         for schedule in SHARED, INSIDE:
             for dtype in "float32", "int8", "complex128":
                 for n, batch in (2, 3), (5, 16), (9, 37):
                     for at_end in True, False:
-                        program.scratch = partial(guarded, at_end=at_end)
+                        program.scratch = partial(guarded_scratch, at_end=at_end)
                         arrays = operands(n, batch, dtype)
                         inputs = [placed(a, "rows", at_end) for a in arrays]
                         kernel = einjit.compile(EQUATION, *inputs, schedule=schedule)

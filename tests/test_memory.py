@@ -9,6 +9,7 @@ import ctypes
 import mmap
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import einjit
 from einjit import machine, program
 from einjit.machine import Cache
+from einjit.program import Scratch
 from tests.equations import EVERYDAY, Case
 from tests.reference import assert_close, reference
 from tests.subprocesses import run_python
@@ -66,6 +68,12 @@ def guarded(nbytes: int, at_end: bool) -> np.ndarray:
     return raw[start:start + nbytes]
 
 
+def guarded_scratch(nbytes: int, at_end: bool) -> Scratch:
+    """A workspace like that; new, and never given to another call."""
+    memory = guarded(-(-nbytes // 8) * 8, at_end)
+    return Scratch(memory, memory.view(np.int64))
+
+
 def placed(values: np.ndarray, layout: str, at_end: bool) -> np.ndarray:
     """The same values in guarded memory."""
     step = 2 if layout == "apart" else 1
@@ -78,6 +86,7 @@ def placed(values: np.ndarray, layout: str, at_end: bool) -> np.ndarray:
 
 
 def main() -> None:
+    program.SHARE_SECONDS = 1e-12       # threads share whatever can be
     program.STACK_WORKSPACE = 0         # no workspace on the stack, where nothing would guard it
     cpu = machine.detect()
     for case, layouts in CASES:
@@ -87,15 +96,16 @@ def main() -> None:
         expected = reference(case.equation, *operands)
         for layout in layouts:
             print(case.name, layout, flush=True)
-            for at_end in (True, False):
-                program.scratch = partial(guarded, at_end=at_end)
+            for at_end, threads in product((True, False), (1, 3)):
+                program.scratch = partial(guarded_scratch, at_end=at_end)
                 inputs = [placed(op, layout, at_end) for op in operands]
                 out = placed(np.zeros(expected.value.shape, expected.dtype), layout, at_end)
-                kernel = einjit.compile(case.equation, *inputs)
+                with einjit.options(threads=threads):
+                    kernel = einjit.compile(case.equation, *inputs)
+                    assert_close(kernel(*inputs), expected)
+                    assert_close(kernel(*inputs, out=out), expected)
                 if case in PAST_CACHES and layout == "rows":
                     assert kernel.nest.staged or kernel.nest.streamed or kernel.nest.ahead
-                assert_close(kernel(*inputs), expected)
-                assert_close(kernel(*inputs, out=out), expected)
 
 
 if __name__ == "__main__":

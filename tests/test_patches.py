@@ -105,7 +105,7 @@ def main(extents=((8, 8), (24, 9), (13, 17), (8, 31))) -> None:
     from functools import partial
 
     from einjit import program
-    from tests.test_memory import guarded, placed
+    from tests.test_memory import guarded_scratch, placed
 
     program.STACK_WORKSPACE = 0
     for equation in EQUATIONS:
@@ -116,7 +116,7 @@ def main(extents=((8, 8), (24, 9), (13, 17), (8, 31))) -> None:
                 expected = np.einsum(equation, *arrays)
                 print(equation, r, u, flush=True)
                 for at_end in (True, False):
-                    program.scratch = partial(guarded, at_end=at_end)
+                    program.scratch = partial(guarded_scratch, at_end=at_end)
                     inputs = [placed(x, "rows", at_end) for x in arrays]
                     out = placed(np.zeros(expected.shape, "float32"), "rows", at_end)
                     einjit.compile(equation, *inputs)(*inputs, out=out)
