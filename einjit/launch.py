@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -53,7 +53,7 @@ def shared_record(kernel: int, shares: Sequence[Share], layouts: Sequence[Layout
     """The words of a launcher that runs two shares or more, with the help of other threads. Its last array is
     memory for all of them: first `tables_bytes`, then what the shares say. Its first word is the invitation
     of `parallel.invite`."""
-    words = _head(kernel, 0, len(shares), layouts, slots, workspace=True)
+    words = _head(kernel, sharing().run, len(shares), layouts, slots, workspace=True)
     for share in shares:
         words += [share.params.ctypes.data, share.out, share.workspace]
     return np.array(words, dtype=np.int64)
@@ -92,8 +92,13 @@ def launcher(words: np.ndarray, keep: Any):
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
     # The third argument is meant for the function's module, and takes any object.
     with compile_lock:
-        loaded = functions() if functions.cache_info().currsize else uninterrupted(functions)
-    return new(ctypes.addressof(loaded.method), words, keep)
+        method = _once(_method)
+    return new(ctypes.addressof(method), words, keep)
+
+
+def _once(function: Callable):
+    """What it returns, cached; with compile_lock held."""
+    return function() if function.cache_info().currsize else uninterrupted(function)
 
 
 class _MethodDef(ctypes.Structure):
@@ -101,37 +106,56 @@ class _MethodDef(ctypes.Structure):
                 ("doc", ctypes.c_char_p)]
 
 
-@dataclass(frozen=True)
-class _Functions:
-    """The machine code that all launches of this process share; `codegen.sharing` describes the last two."""
-
-    method: _MethodDef
-    serve: Callable[[int, int], None]
-    watch: Callable[[int], None]
-
-
 _PYTHON_SYMBOLS = ("PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef", "PyThread_acquire_lock",
                    "PyThread_release_lock")
 
 
 @cache
-def functions() -> _Functions:
+def _method() -> _MethodDef:
+    from .codegen.launcher import SYMBOL, launcher_module
+
+    code = _load(partial(launcher_module, max_arrays=MAX_ARRAYS, stack_workspace=STACK_WORKSPACE), SYMBOL)
+    METH_FASTCALL = 0x0080
+    return _MethodDef(b"launch", code.address, METH_FASTCALL, None)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Machine code for launches that threads share, see `codegen.sharing`: the address of `RUN`, `SERVE`, `WATCH`."""
+
+    run: int
+    serve: Callable[[int, int], None]
+    watch: Callable[[int], None]
+
+
+def sharing() -> Sharing:
+    with compile_lock:
+        return _once(_sharing)
+
+
+@cache
+def _sharing() -> Sharing:
+    import llvmlite.binding as llvm
+
+    from .codegen.sharing import RUN, SERVE, WATCH, YIELD, sharing_module
+
+    give_way = ctypes.windll.kernel32.SwitchToThread if os.name == "nt" else ctypes.CDLL(None).sched_yield
+    llvm.add_symbol(YIELD, ctypes.cast(give_way, ctypes.c_void_p).value)
+    code = _load(partial(sharing_module, board=board.ADDRESS), RUN)
+    serve, watch = (ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(code.engine.get_function_address(name))
+                    for name, count in ((SERVE, 2), (WATCH, 1)))
+    return Sharing(code.address, serve, watch)
+
+
+def _load(module: Callable, symbol: str):
+    """The loaded code of `module(triple=)`: for ever, because threads may be in it while the interpreter ends."""
     import llvmlite.binding as llvm
 
     from .codegen.build import MachineCode, load, target_machine
-    from .codegen.launcher import SYMBOL, launcher_module
-    from .codegen.sharing import SERVE, WATCH, YIELD
 
-    symbols = {name: getattr(ctypes.pythonapi, name) for name in _PYTHON_SYMBOLS}
-    symbols[YIELD] = ctypes.windll.kernel32.SwitchToThread if os.name == "nt" else ctypes.CDLL(None).sched_yield
-    for name, function in symbols.items():
-        llvm.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    for name in _PYTHON_SYMBOLS:
+        llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
     machine = target_machine()
-    module = llvm.parse_assembly(str(launcher_module(machine.triple, board.ADDRESS, MAX_ARRAYS, STACK_WORKSPACE)))
-    module.verify()
-    code = load(MachineCode(machine.emit_object(module), SYMBOL))
-    board.immortal(code)    # helpers are in it while the interpreter ends
-    serve, watch = (ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(code.engine.get_function_address(name))
-                    for name, count in ((SERVE, 2), (WATCH, 1)))
-    METH_FASTCALL = 0x0080
-    return _Functions(_MethodDef(b"launch", code.address, METH_FASTCALL, None), serve, watch)
+    parsed = llvm.parse_assembly(str(module(triple=machine.triple)))
+    parsed.verify()
+    return board.immortal(load(MachineCode(machine.emit_object(parsed), symbol)))

@@ -12,7 +12,7 @@ import time
 from functools import cache
 
 from . import board
-from .launch import functions
+from .launch import sharing
 from .options import current
 
 WATCH_SECONDS = 1e-3    # how long a helper without work stays awake; libgomp's wait about as long
@@ -58,7 +58,7 @@ def _start(size: int) -> None:
 
 def _help(line: int) -> None:
     """The life of a helper; it ends with the process."""
-    functions().serve(line, _pauses())
+    sharing().serve(line, _pauses())
 
 
 @cache
@@ -67,7 +67,7 @@ def _pauses() -> int:
     pauses, seconds = 500, []
     for _ in range(3):
         start = time.perf_counter()
-        functions().watch(pauses)
+        sharing().watch(pauses)
         seconds.append(time.perf_counter() - start)
     return max(1000, int(pauses * WATCH_SECONDS / min(seconds)))   # at the least: it may have worked meanwhile
 

@@ -5,7 +5,7 @@ The record, int64 words: the kernel's address, its parameter block, the number o
 the address, check nothing), the number of dimensions, the flags that must be set, the first and the end byte
 that it touches (from its data pointer), its place among the kernel's pointers, its shape and its strides.
 
-With two shares and more, each has three words more: its parameter block, and where its output and its
+With two shares and more, the second word is `Sharing.run`, and each share has three words more: its parameter block, and where its output and its
 workspace lie in the last array (output 0: the launch's own). That array begins with a line of which the first
 word is the invitation (`parallel.invite`); the tables of the shares follow.
 
@@ -20,7 +20,7 @@ from llvmlite import ir
 
 from ..board import LINE
 from .irloops import counted
-from .sharing import Sharing, call_kernel
+from .sharing import call_kernel
 from .vectors import I8, I32, I64
 
 SYMBOL = "einjit_launch"
@@ -32,12 +32,12 @@ _DATA, _ND, _DIMS, _STRIDES, _DESCR, _FLAGS = (_HEAD + x for x in (0, 8, 16, 24,
 _TYPE = _HEAD - 8       # the type ends an object's header
 
 
-def launcher_module(triple: str, board: int, max_arrays: int, stack_workspace: int) -> ir.Module:
-    """A module with `PyObject *einjit_launch(self, args, count)` and the helpers' function; `self` is an array that
-    holds a record. Kernels that need no more than `stack_workspace` bytes get them from its stack."""
+def launcher_module(triple: str, max_arrays: int, stack_workspace: int) -> ir.Module:
+    """A module with one function, `PyObject *einjit_launch(self, args, count)`; `self` is an array that holds
+    a record. Kernels that need no more than `stack_workspace` bytes get them from its stack."""
     module = ir.Module("einjit_launch")
     module.triple = triple
-    _Launcher(module, Sharing(module, board)).emit(max_arrays, stack_workspace)
+    _Launcher(module).emit(max_arrays, stack_workspace)
     return module
 
 
@@ -55,9 +55,8 @@ class _Entry:
 
 
 class _Launcher:
-    def __init__(self, module: ir.Module, sharing: Sharing):
+    def __init__(self, module: ir.Module):
         void = ir.VoidType()
-        self.sharing = sharing
         self.save = ir.Function(module, ir.FunctionType(I64, []), "PyEval_SaveThread")
         self.restore = ir.Function(module, ir.FunctionType(void, [I64]), "PyEval_RestoreThread")
         self.incref = ir.Function(module, ir.FunctionType(void, [I64]), "Py_IncRef")
@@ -79,7 +78,7 @@ class _Launcher:
         self.store(b.ptrtoint(stack, I64), b.add(self.pointers, b.mul(arrays, I64(8))))
         with b.if_else(b.icmp_unsigned(">", shares, I64(1))) as (several, one):
             with several:
-                self.share(kernel, arrays, shares, end)
+                self.share(kernel, params, arrays, shares, end)
             with one:
                 self.call(kernel, params, shares)
         self.answer(None)
@@ -155,8 +154,8 @@ class _Launcher:
             with otherwise:
                 call_kernel(b, kernel, self.pointers, params)
 
-    def share(self, kernel: ir.Value, arrays: ir.Value, shares: ir.Value, words: ir.Value) -> None:
-        """Write the tables of the shares that `words` describes, and run them."""
+    def share(self, kernel: ir.Value, run: ir.Value, arrays: ir.Value, shares: ir.Value, words: ir.Value) -> None:
+        """Write the tables of the shares that `words` describes, and run them by the function at `run`."""
         b = self.builder
         last = b.sub(arrays, I64(1))
         memory = self.load(b.add(self.pointers, b.mul(last, I64(8))))
@@ -176,7 +175,8 @@ class _Launcher:
 
         counted(b, I64(0), shares, 1, [], write)
         state = b.call(self.save, [])
-        b.call(self.sharing.run, [kernel, tables, bytes_each, shares, self.load(memory)])
+        function = b.inttoptr(run, ir.FunctionType(ir.VoidType(), [I64] * 5).as_pointer())
+        b.call(function, [kernel, tables, bytes_each, shares, self.load(memory)])
         b.call(self.restore, [state])
 
     def copy(self, at: ir.Value, pointers: ir.Value) -> list:

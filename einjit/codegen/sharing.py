@@ -22,7 +22,7 @@ from ..board import ASLEEP, AWAKE, FIRST_HELPER, FIRST_PLACE, LINE, LOCK, PLACES
 from .irloops import counted
 from .vectors import I8, I32, I64
 
-SERVE, WATCH = "einjit_serve", "einjit_watch"
+RUN, SERVE, WATCH = "einjit_run", "einjit_serve", "einjit_watch"
 YIELD = "einjit_yield"          # the system's function that lets another thread have this core
 
 # The words of a place.
@@ -48,15 +48,23 @@ def call_kernel(builder: ir.IRBuilder, kernel: ir.Value, pointers: ir.Value, par
     builder.call(function, [result, exception, pointers, params])
 
 
-class Sharing:
-    """Functions of a module that share launches out, over the board at the address `board`.
+def sharing_module(triple: str, board: int) -> ir.Module:
+    """A module of functions of int64 words that share launches out, over the board at the address `board`.
 
-    `run(kernel, tables, table bytes, shares, invitation)` returns when every share has ended; the invitation says
+    `RUN(kernel, tables, table bytes, shares, invitation)` returns when every share has ended; the invitation says
     how many helpers may join the caller, and in bit 16 whether to wake any. `SERVE(line, pauses)` is the life of
     the helper with that line of the board; it sleeps whenever there was nothing to do for so many pauses.
     `WATCH(pauses)` is the part of it before a sleep.
     """
+    module = ir.Module("einjit_share")
+    module.triple = triple
+    sharing = _Sharing(module, board)
+    for function in (sharing.run, sharing.serve, sharing.watch):
+        function.linkage = ""
+    return module
 
+
+class _Sharing:
     def __init__(self, module: ir.Module, board: int):
         self.module, self.board = module, board
         self.give_way = ir.Function(module, ir.FunctionType(_VOID, []), YIELD)
@@ -69,9 +77,8 @@ class Sharing:
         self.look = self._define("look", self._look, 0, I64)
         self.watch = self._define(WATCH, self._watch, 1, _VOID)
         self.find = self._define("find", self._find, 0, I64)
-        self.run = self._define("run", self._run, 5, _VOID)
-        serve = self._define(SERVE, self._serve, 2, _VOID)
-        self.watch.linkage = serve.linkage = ""
+        self.run = self._define(RUN, self._run, 5, _VOID)
+        self.serve = self._define(SERVE, self._serve, 2, _VOID)
 
     def _define(self, name: str, emit: Callable, arguments: int, returns: ir.Type) -> ir.Function:
         function = ir.Function(self.module, ir.FunctionType(returns, [I64] * arguments), name)
