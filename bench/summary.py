@@ -109,8 +109,9 @@ def speedups(results: Sequence[Result]) -> list[Speedup]:
                  if (own := row["seconds"].get(result.subject)) and (alone := row["seconds"].get(ALONE))]
         if gains:
             least, at, _ = min(gains)
-            found.append(Speedup(f"{suite} {dtype}, {threads} threads", len(gains), geometric_mean(g for g, *_ in gains),
-                                 least, at, min((gain for gain, _, long in gains if long), default=nan)))
+            least_long = min((gain for gain, _, long in gains if long), default=nan)
+            found.append(Speedup(f"{suite} {dtype}, {threads} threads", len(gains),
+                                 geometric_mean(gain for gain, *_ in gains), least, at, least_long))
     return found
 
 

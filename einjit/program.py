@@ -15,7 +15,7 @@ import numpy as np
 
 from . import parallel
 from .compiler import CompiledStep
-from .contraction import Layout
+from .contraction import Contraction, Layout
 from .ir import Kind, Label, LoopNest
 from .launch import (MAX_SHARES, STACK_WORKSPACE, Share, byte_bounds, launcher, record, shared_record,
                      tables_bytes)

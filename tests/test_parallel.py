@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import einjit
-from einjit import board, launch, parallel, program
+from einjit import board, parallel, program
 from einjit.contraction import Layout
 from einjit.launch import Share, launcher, shared_record, tables_bytes
 from einjit.options import options

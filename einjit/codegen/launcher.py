@@ -5,9 +5,10 @@ The record, int64 words: the kernel's address, its parameter block, the number o
 the address, check nothing), the number of dimensions, the flags that must be set, the first and the end byte
 that it touches (from its data pointer), its place among the kernel's pointers, its shape and its strides.
 
-With two shares and more, the second word is `Sharing.run`, and each share has three words more: its parameter block, and where its output and its
-workspace lie in the last array (output 0: the launch's own). That array begins with a line of which the first
-word is the invitation (`parallel.invite`); the tables of the shares follow.
+With two shares and more, the second word is the address of `sharing.RUN`, and each share has three words more:
+its parameter block, and where its output and its workspace lie in the last array (output 0: the launch's own).
+That array begins with a line of which the first word is the invitation (`parallel.invite`); the tables of the
+shares follow.
 
 The layout of a NumPy array object is part of NumPy's C ABI: data, nd, dimensions, strides, base, descr and
 flags, in this order, behind the object header.
