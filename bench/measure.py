@@ -24,6 +24,7 @@ SLOW = 2.0  # a peer whose single call takes longer is not asked again
 # first call compiles, it must be so long that this hardly shows.
 BEHIND, FAR_BEHIND = (SLOW, 1.5), (0.2, 10.0)
 SETTLE = 0.03  # with threads: until the idle ones of other libraries stop spinning (OpenBLAS: after 2**26 cycles)
+WAKING_CALLS, WAKING = 12, 0.3  # with threads: calls that a turn begins with, or seconds
 COLD_BYTES = 128 * 2**20
 
 
@@ -125,8 +126,19 @@ def _rounds(runners: list[Runner], seconds: float, threads: int, sweep: np.ndarr
         for runner in waiting:
             if threads > 1:
                 time.sleep(SETTLE)
+                _wake_threads(runner)
             spent[runner.name] += _turn(runner, seconds, sweep)
             runner.finished = spent[runner.name] >= seconds
+
+
+def _wake_threads(runner: Runner) -> None:
+    """Calls that do not count. After a pause torch's threads may begin on one core: 20 ms for each of its first two
+    or three calls, whatever they compute."""
+    start = time.perf_counter()
+    for _ in range(WAKING_CALLS):
+        runner.call()
+        if time.perf_counter() - start > WAKING:
+            return
 
 
 def _turn(runner: Runner, seconds: float, sweep: np.ndarray | None) -> float:

@@ -23,8 +23,9 @@ FIRST_PLACE = LINE
 FIRST_HELPER = FIRST_PLACE + LINE * PLACES
 BYTES = FIRST_HELPER + LINE * HELPERS
 
-# A helper's words: whether it sleeps, and the lock that it sleeps on.
-ASLEEP, LOCK = 0, 8
+# A helper's words: whether it sleeps, the lock that it sleeps on, the system's number of its thread, and the core
+# that it was forbidden when it was woken (-1: none).
+ASLEEP, LOCK, THREAD, FORBIDDEN = 0, 8, 16, 24
 
 # CPython's portable lock: it needs no GIL, and another thread than its holder may release it.
 _new_lock = ctypes.pythonapi.PyThread_allocate_lock

@@ -51,8 +51,8 @@ def record(kernel: int, params: np.ndarray, layouts: Sequence[Layout], slots: Se
 
 def shared_record(kernel: int, shares: Sequence[Share], layouts: Sequence[Layout], slots: Sequence[int]) -> np.ndarray:
     """The words of a launcher that runs two shares or more, with the help of other threads. Its last array is
-    memory for all of them: first `tables_bytes`, then what the shares say. Its first word is the invitation
-    of `parallel.invite`."""
+    memory for all of them: first `tables_bytes`, then what the shares say. Its first word is the
+    number of helpers that may join."""
     words = _head(kernel, sharing().run, len(shares), layouts, slots, workspace=True)
     for share in shares:
         words += [share.params.ctypes.data, share.out, share.workspace]
@@ -124,7 +124,7 @@ class Sharing:
     """Machine code for launches that threads share, see `codegen.sharing`: the address of `RUN`, `SERVE`, `WATCH`."""
 
     run: int
-    serve: Callable[[int, int], None]
+    serve: Callable[[int, int, int], None]
     watch: Callable[[int], None]
 
 
@@ -141,9 +141,10 @@ def _sharing() -> Sharing:
 
     give_way = ctypes.windll.kernel32.SwitchToThread if os.name == "nt" else ctypes.CDLL(None).sched_yield
     llvm.add_symbol(YIELD, ctypes.cast(give_way, ctypes.c_void_p).value)
-    code = _load(partial(sharing_module, board=board.ADDRESS), RUN)
+    affinity = hasattr(os, "sched_setaffinity")
+    code = _load(partial(sharing_module, board=board.ADDRESS, affinity=affinity), RUN)
     serve, watch = (ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(code.engine.get_function_address(name))
-                    for name, count in ((SERVE, 2), (WATCH, 1)))
+                    for name, count in ((SERVE, 3), (WATCH, 1)))
     return Sharing(code.address, serve, watch)
 
 

@@ -16,31 +16,34 @@ from .launch import sharing
 from .options import current
 
 WATCH_SECONDS = 1e-3    # how long a helper without work stays awake; libgomp's wait about as long
-WAKE_SECONDS = 5e-4     # a launch wakes helpers if one thread would take so long: to wake one takes 10 to 70 us of
-                        # the caller's time, and it begins with cold caches
+WAKE_SECONDS = 2e-4     # work, in one call or in calls that follow one another, for which helpers are woken: to wake
+                        # one takes up to 70 us of the caller's time, and it begins with cold caches
 
 _lock = threading.Lock()
 _started = 0            # helpers that there are
-_last_launch = 0.0
+_last_launch = 0.0      # when it was
+_work = 0.0             # of it and those just before it, by the estimates
 
 
 def invite(wanted: int, seconds: float) -> int:
-    """The word by which a launch says who may help: how many helpers may join, no more than `wanted` and than the
-    option `threads` leaves, and in bit 16 whether to wake those that sleep. Starts helpers that are missing.
+    """How many helpers may join a launch that could use `wanted`: as far as the option `threads` allows, and none
+    where all sleep and the launch is not worth waking them for. Starts those that are missing.
 
-    `seconds`: an estimate for one thread. Where that is too short to wake anybody for, helpers are woken if
-    the launch before was so short ago that they would be awake, had it woken them: others will follow.
+    `seconds`: an estimate for one thread. Threads that call at once may mix up their counts; then a helper is
+    woken too early or too late.
     """
-    global _last_launch
+    global _last_launch, _work
+    now = time.perf_counter()
+    _work = seconds if now - _last_launch > WATCH_SECONDS else _work + seconds
+    _last_launch = now
     allowed = current().threads - 1
+    if _work < WAKE_SECONDS or allowed < 1:
+        return 0
     if allowed > wanted:
         allowed = wanted
     if _started < allowed:
         _start(allowed)
-    now = time.perf_counter()
-    wake = seconds >= WAKE_SECONDS or now - _last_launch < WATCH_SECONDS
-    _last_launch = now
-    return allowed + (wake << 16)
+    return allowed
 
 
 def _start(size: int) -> None:
@@ -58,7 +61,7 @@ def _start(size: int) -> None:
 
 def _help(line: int) -> None:
     """The life of a helper; it ends with the process."""
-    sharing().serve(line, _pauses())
+    sharing().serve(line, threading.get_native_id(), _pauses())
 
 
 @cache

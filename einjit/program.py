@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Callable, Sequence
 
@@ -55,7 +56,7 @@ class BoundStep:
     """A compiled step for given layouts: `run(out, inputs)`; `run` is the launcher itself where it can be."""
 
     def __init__(self, step: CompiledStep, out: Layout, inputs: Sequence[Layout], threads: int):
-        self.step, self.out = step, out
+        self.step, self.out, self.inputs = step, out, inputs
         layouts = (out, *inputs)
         slots = (0, *(1 + step.contraction.operands.index(i) for i in range(len(inputs))))
         self.seconds = _seconds(step.contraction, layouts)
@@ -97,22 +98,32 @@ class BoundStep:
         return self.launch(*arrays, scratch(self.workspace).bytes)
 
     def _run_shared(self, *arrays):
-        return self._launch_shares(scratch(self.workspace), arrays)
+        helpers = parallel.invite(self.threads - 1, self.seconds)
+        return self._launch_shares(scratch(self.workspace), helpers, arrays) if helpers else self._alone.run(*arrays)
 
-    def _launch_shares(self, memory: Scratch, arrays):
-        memory.words[0] = parallel.invite(self.threads - 1, self.seconds)
-        return self.launch(*arrays, memory.bytes)
-
-    def _run_sums(self, out, *inputs):
+    def _run_sums(self, *arrays):
         """Each share but the first is added up in an output of its own."""
+        helpers = parallel.invite(self.threads - 1, self.seconds)
+        if not helpers:
+            return self._alone.run(*arrays)
         memory = scratch(self.workspace)
         _scratch.memory = None      # a finalizer that runs before the end, and calls einsum, must have another
-        if self._launch_shares(memory, (out, *inputs)) is NotImplemented:
+        if self._launch_shares(memory, helpers, arrays) is NotImplemented:
             return NotImplemented
+        out = arrays[0]
         for at in self.outs:
             np.add(out, np.ndarray(out.shape, out.dtype, memory.bytes, at, out.strides), out=out)
         _scratch.memory = memory
         return None
+
+    def _launch_shares(self, memory: Scratch, helpers: int, arrays):
+        memory.words[0] = helpers
+        return self.launch(*arrays, memory.bytes)
+
+    @cached_property
+    def _alone(self) -> BoundStep:
+        """The same for one thread: where nobody helps, each share would pack what all of them need."""
+        return BoundStep(self.step, self.out, self.inputs, 1)
 
 
 def _seconds(c: Contraction, layouts: Sequence[Layout]) -> float:

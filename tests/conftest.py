@@ -40,6 +40,13 @@ def cold_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def always_shared(monkeypatch):
+    """Threads share whatever can be shared, however little it is."""
+    monkeypatch.setattr("einjit.program.SHARE_SECONDS", 1e-12)
+    monkeypatch.setattr("einjit.parallel.WAKE_SECONDS", 0.0)
+
+
+@pytest.fixture
 def always_packed(monkeypatch):
     """Both operands of products that are small or skinny are packed as well."""
     monkeypatch.setattr("einjit.schedule.choose.lanes_unpacked", lambda c, cpu: None)

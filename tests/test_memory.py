@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import einjit
-from einjit import machine, program
+from einjit import machine, parallel, program
 from einjit.machine import Cache
 from einjit.program import Scratch
 from tests.equations import EVERYDAY, Case
@@ -86,7 +86,7 @@ def placed(values: np.ndarray, layout: str, at_end: bool) -> np.ndarray:
 
 
 def main() -> None:
-    program.SHARE_SECONDS = 1e-12       # threads share whatever can be
+    program.SHARE_SECONDS, parallel.WAKE_SECONDS = 1e-12, 0.0       # threads share whatever can be
     program.STACK_WORKSPACE = 0         # no workspace on the stack, where nothing would guard it
     cpu = machine.detect()
     for case, layouts in CASES:

@@ -22,8 +22,6 @@ from tests.subprocesses import needs_fork, run_code, run_python
 LONG = 15  # seconds; nothing here takes so long unless it hangs
 
 KERNEL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-WAKE = 1 << 16
-
 
 class Launch:
     """A launch of `count` shares for an output and an input; its kernel is `task(share's number, pointers)`."""
@@ -45,13 +43,13 @@ class Launch:
         self.launcher = launcher(words, keep=(numbers, self.kernel))
         self.memory = np.zeros((first + 64 * count) // 8, np.int64)
 
-    def run(self, invitation: int):
-        self.memory[0] = invitation
+    def run(self, helpers: int):
+        self.memory[0] = helpers
         return self.launcher(self.out, self.a, self.memory)
 
 
 def invitation(helpers: int) -> int:
-    """For so many helpers, to be woken; they are started."""
+    """For so many helpers; they are started."""
     with options(threads=helpers + 1):
         return parallel.invite(helpers, 1.0)
 
@@ -115,25 +113,10 @@ def test_shares_run_at_once():
         assert threading.get_ident() in ran.values()
 
 
-def test_helpers_that_sleep_are_woken_where_the_invitation_says_so():
+def test_helpers_that_sleep_are_woken():
     for _ in range(3):
         in_threads(4)
         wait_until(lambda: board.awake() == 0)
-    ran = set()
-    for _ in range(20):
-        Launch(2, lambda number, _: ran.add(threading.get_ident())).run(3)
-    assert ran == {threading.get_ident()}
-
-
-def test_helpers_that_are_awake_need_not_be_woken():
-    def helped():
-        ran = set()
-        Launch(2, lambda number, _: (ran.add(threading.get_ident()), time.sleep(0.001))).run(WAKE + 1)
-        Launch(9, lambda number, _: (ran.add(threading.get_ident()), time.sleep(0.001))).run(1)
-        return len(ran) > 1
-
-    in_threads(2)
-    wait_until(helped)
 
 
 def test_no_more_helpers_than_invited():
@@ -149,7 +132,7 @@ def test_no_more_helpers_than_invited():
             with lock:
                 running[0] -= 1
 
-        Launch(20, task).run(WAKE + helpers)
+        Launch(20, task).run(helpers)
         assert most == [helpers + 1]
 
 
@@ -166,7 +149,7 @@ def test_what_no_helper_is_free_for_the_caller_does():
     try:
         for _ in range(100):
             ran = []
-            Launch(4, lambda number, _: ran.append(threading.get_ident())).run(WAKE + 2)
+            Launch(4, lambda number, _: ran.append(threading.get_ident())).run(2)
             assert len(ran) == 4
     finally:
         release.set()
@@ -185,7 +168,7 @@ def test_more_callers_at_once_than_the_board_has_places():
             counts[mine] += 1
 
         for _ in range(30):
-            Launch(3, task).run(WAKE + 1)
+            Launch(3, task).run(1)
 
     threads = [threading.Thread(target=call, args=(mine,), daemon=True) for mine in range(callers)]
     invitation(1)
@@ -197,8 +180,7 @@ def test_more_callers_at_once_than_the_board_has_places():
     assert counts == [90] * callers
 
 
-def test_many_threads_compute_at_once(monkeypatch):
-    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-9)
+def test_many_threads_compute_at_once(always_shared):
     rng = np.random.default_rng(1)
     work = [rng.uniform(size=(n, n)) for n in (30, 61, 64, 100)]
     wrong = []
@@ -224,39 +206,45 @@ def test_many_threads_compute_at_once(monkeypatch):
 
 def test_an_invitation_says_how_many_may_join_and_starts_them():
     with options(threads=3):
-        assert parallel.invite(5, 1.0) == WAKE + 2
-        assert parallel.invite(1, 1.0) == WAKE + 1
+        assert parallel.invite(5, 1.0) == 2
+        assert parallel.invite(1, 1.0) == 1
     with options(threads=1):
-        assert parallel.invite(5, 1.0) == WAKE
+        assert parallel.invite(5, 1.0) == 0
     with options(threads=9):
         parallel.invite(8, 1.0)
     assert sum(thread.name.startswith("einjit-") for thread in threading.enumerate()) >= 8
 
 
-def test_short_launches_wake_nobody_unless_they_follow_one_another(monkeypatch):
+def test_helpers_are_woken_when_there_has_been_enough_work_without_a_pause(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(parallel.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(parallel, "_last_launch", 0.0)
+    short, pause = 0.4 * parallel.WAKE_SECONDS, 1.1 * parallel.WATCH_SECONDS
+
+    def invited(after: float, seconds: float) -> int:
+        clock[0] += after
+        return parallel.invite(1, seconds)
+
     with options(threads=2):
-        assert parallel.invite(1, 1e-5) == 1
-        clock[0] += 0.5 * parallel.WATCH_SECONDS
-        assert parallel.invite(1, 1e-5) == WAKE + 1
-        clock[0] += 2 * parallel.WATCH_SECONDS
-        assert parallel.invite(1, 1e-5) == 1
-        clock[0] += 2 * parallel.WATCH_SECONDS
-        assert parallel.invite(1, 1e-2) == WAKE + 1
+        assert [invited(0.5 * pause, short) for _ in range(5)] == [0, 0, 1, 1, 1]
+        assert [invited(pause, short) for _ in range(5)] == [0] * 5
+        assert invited(pause, parallel.WAKE_SECONDS) == 1
+        assert invited(0.5 * pause, short) == 1         # they are awake still
 
 
-def test_an_option_that_came_later_holds_for_a_compiled_handle(monkeypatch):
+def test_without_helpers_no_share_packs_for_itself(monkeypatch):
+    """One thread alone runs the whole problem at once: the shares would each do what need be done once only."""
     monkeypatch.setattr(program, "SHARE_SECONDS", 1e-9)
     x = np.random.default_rng(0).uniform(size=(50, 60))
     with options(threads=4):
-        kernel = einjit.compile("ij,kj->ik", x, x)
-    seen = []
-    monkeypatch.setattr(parallel, "invite", lambda wanted, seconds: seen.append(parallel.current().threads) or 0)
-    with options(threads=1):
-        np.testing.assert_allclose(kernel(x, x), x @ x.T)
-    assert seen == [1]
+        bound = einjit.compile("ij,kj->ik", x, x)._call.program.steps[0].bound
+    invited = []
+    monkeypatch.setattr(parallel, "invite", lambda wanted, seconds: invited.append(wanted) or 0)
+    monkeypatch.setattr(bound, "launch", None)
+    out = np.empty((50, 50))
+    bound.run(out, x, x)
+    np.testing.assert_allclose(out, x @ x.T)
+    assert invited == [3] and bound.threads == 4 and bound._alone.threads == 1
 
 
 def test_without_threads_it_is_only_slower(monkeypatch):
@@ -265,9 +253,9 @@ def test_without_threads_it_is_only_slower(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with options(threads=300):
-        assert parallel.invite(299, 1.0) == WAKE + 299
+        assert parallel.invite(299, 1.0) == 299
     ran = []
-    Launch(4, lambda number, _: ran.append(number)).run(WAKE + 299)
+    Launch(4, lambda number, _: ran.append(number)).run(299)
     assert sorted(ran) == [0, 1, 2, 3]
 
 
@@ -303,7 +291,7 @@ SHARED = """
     import os, threading, time
     import numpy as np, einjit
     from einjit import board, parallel, program
-    program.SHARE_SECONDS = 1e-9
+    program.SHARE_SECONDS, parallel.WAKE_SECONDS = 1e-9, 0.0
     einjit.options(threads=3)
     x = np.random.default_rng(0).uniform(size=(200, 200))
 

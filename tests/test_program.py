@@ -71,10 +71,9 @@ SHARED_SUMS = (COLUMNS, VECMAT, Case("sum", "ij->", ((37, 530),)), Case("inner",
 
 
 @pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
-def test_threads_give_the_same_result_to_the_bit(case, monkeypatch):
+def test_threads_give_the_same_result_to_the_bit(case, always_shared):
     operands = case.arrays()
     alone = made(case.equation, *operands)
-    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
     for threads in (2, 3):
         together = made(case.equation, *operands, threads=threads)
         assert together.steps[-1].bound.threads == threads and alone.steps[-1].bound.threads == 1
@@ -100,8 +99,7 @@ def test_each_thread_writes_its_share_alone(case, monkeypatch):
 @pytest.mark.parametrize("dtype", ["float64", "complex64", "int8", "bool"])
 @pytest.mark.parametrize("lay", [lambda x: x, lambda x: np.repeat(x, 2, -1)[..., ::2] if x.ndim else x,
                                  lambda x: x[::-1].copy()[::-1] if x.ndim else x], ids=["rows", "apart", "backwards"])
-def test_threads_add_up_their_shares(case, dtype, lay, monkeypatch):
-    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
+def test_threads_add_up_their_shares(case, dtype, lay, always_shared):
     operands = case.arrays(dtype)
     expected = reference(case.equation, *operands)
     out = lay(np.full(expected.value.shape, 77).astype(dtype))
@@ -113,9 +111,8 @@ def test_threads_add_up_their_shares(case, dtype, lay, monkeypatch):
     assert_close(out, expected)
 
 
-def test_shared_sums_keep_their_memory_until_they_are_added_up(monkeypatch):
+def test_shared_sums_keep_their_memory_until_they_are_added_up(always_shared):
     """A finalizer may run in between, and call einsum."""
-    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
     a, b = numbers(37, 530), numbers(37, 530) + 5
     together, other = made("ij->j", a, threads=3), made("ij->j", b + 1, threads=3)
     bound = together.steps[0].bound
@@ -131,8 +128,7 @@ def test_shared_sums_keep_their_memory_until_they_are_added_up(monkeypatch):
     np.testing.assert_allclose(nested, [b.sum(0)])
 
 
-def test_sums_are_shared_where_every_thread_can_have_an_output(monkeypatch):
-    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
+def test_sums_are_shared_where_every_thread_can_have_an_output(always_shared, monkeypatch):
     assert made("ij->j", numbers(37, 530), threads=3).steps[0].bound.threads == 3
     assert made("ij->j", numbers(500, 20), threads=3).steps[0].bound.threads == 3
     half = made("ij->j", numbers(500, 20).astype("f2"), threads=3)      # shares of it would be rounded one by one
@@ -148,8 +144,7 @@ def test_work_that_is_not_worth_it_is_not_shared():
     assert made("ij->i", large, threads=4).steps[0].bound.threads == 4
 
 
-def test_threads_begin_nothing_where_an_array_does_not_fit(monkeypatch):
-    monkeypatch.setattr(program, "SHARE_SECONDS", 1e-12)
+def test_threads_begin_nothing_where_an_array_does_not_fit(always_shared):
     a = numbers(37, 53)
     together = made("ij->ij", a, threads=2)
     out = np.full((37, 53), 7.0)

@@ -7,7 +7,7 @@ that it touches (from its data pointer), its place among the kernel's pointers, 
 
 With two shares and more, the second word is the address of `sharing.RUN`, and each share has three words more:
 its parameter block, and where its output and its workspace lie in the last array (output 0: the launch's own).
-That array begins with a line of which the first word is the invitation (`parallel.invite`); the tables of the
+That array begins with a line of which the first word says how many helpers may join; the tables of the
 shares follow.
 
 The layout of a NumPy array object is part of NumPy's C ABI: data, nd, dimensions, strides, base, descr and

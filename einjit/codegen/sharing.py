@@ -18,7 +18,7 @@ from typing import Callable
 
 from llvmlite import ir
 
-from ..board import ASLEEP, AWAKE, FIRST_HELPER, FIRST_PLACE, LINE, LOCK, PLACES, SIZE
+from ..board import ASLEEP, AWAKE, FIRST_HELPER, FIRST_PLACE, FORBIDDEN, LINE, LOCK, PLACES, SIZE, THREAD
 from .irloops import counted
 from .vectors import I8, I32, I64
 
@@ -26,7 +26,7 @@ RUN, SERVE, WATCH = "einjit_run", "einjit_serve", "einjit_watch"
 YIELD = "einjit_yield"          # the system's function that lets another thread have this core
 
 # The words of a place.
-_STATE, _DONE, _TAKEN, _KERNEL, _TABLES, _TABLE_BYTES, _INVITATION = range(0, 56, 8)
+_STATE, _DONE, _TAKEN, _KERNEL, _TABLES, _TABLE_BYTES, _HELPERS = range(0, 56, 8)
 
 _NEXT, _COUNT, _HELPER = 1, 1 << 16, 1 << 32    # units of the state's fields
 _FIELD = (1 << 16) - 1                          # 16 bits each
@@ -36,6 +36,7 @@ _PATIENCE = 2000                # pauses, some 40 us, after which one who waits 
 # By architecture: LLVM's intrinsic, and its arguments. ARM's `isb` waits about as long as x86's `pause`.
 _PAUSE = {"x86_64": ("llvm.x86.sse2.pause",), "aarch64": ("llvm.aarch64.isb", I32(15)),
           "arm64": ("llvm.aarch64.isb", I32(15))}
+_MASK_BYTES = 1024              # of Linux's sets of cores
 _VOID = ir.VoidType()
 
 
@@ -48,28 +49,38 @@ def call_kernel(builder: ir.IRBuilder, kernel: ir.Value, pointers: ir.Value, par
     builder.call(function, [result, exception, pointers, params])
 
 
-def sharing_module(triple: str, board: int) -> ir.Module:
+def sharing_module(triple: str, board: int, affinity: bool) -> ir.Module:
     """A module of functions of int64 words that share launches out, over the board at the address `board`.
 
-    `RUN(kernel, tables, table bytes, shares, invitation)` returns when every share has ended; the invitation says
-    how many helpers may join the caller, and in bit 16 whether to wake any. `SERVE(line, pauses)` is the life of
-    the helper with that line of the board; it sleeps whenever there was nothing to do for so many pauses.
-    `WATCH(pauses)` is the part of it before a sleep.
+    `RUN(kernel, tables, table bytes, shares, helpers)` returns when every share has ended; at most `helpers` threads
+    join the caller, and some are woken if fewer are awake. `SERVE(line, thread, pauses)` is the life
+    of the helper with that line of the board, in the system's thread of that number; it sleeps whenever there was
+    nothing to do for so many pauses. `WATCH(pauses)` is the part of it before a sleep.
+
+    `affinity`: the system has Linux's functions to ask and say where a thread may run. Linux often puts a thread
+    that is woken on the very core of the one that woke it, where it waits for milliseconds while others are idle.
+    So a helper is forbidden that core until it runs.
     """
     module = ir.Module("einjit_share")
     module.triple = triple
-    sharing = _Sharing(module, board)
+    sharing = _Sharing(module, board, affinity)
     for function in (sharing.run, sharing.serve, sharing.watch):
         function.linkage = ""
     return module
 
 
 class _Sharing:
-    def __init__(self, module: ir.Module, board: int):
-        self.module, self.board = module, board
+    def __init__(self, module: ir.Module, board: int, affinity: bool):
+        self.module, self.board, self.affinity = module, board, affinity
         self.give_way = ir.Function(module, ir.FunctionType(_VOID, []), YIELD)
         self.sleep = ir.Function(module, ir.FunctionType(I32, [I64, I32]), "PyThread_acquire_lock")
         self.end_sleep = ir.Function(module, ir.FunctionType(_VOID, [I64]), "PyThread_release_lock")
+        if affinity:
+            self.core = ir.Function(module, ir.FunctionType(I32, []), "sched_getcpu")
+            self.allowed, self.allow = (
+                ir.Function(module, ir.FunctionType(I32, [I32, I64, I64]), f"sched_{what}affinity")
+                for what in ("get", "set"))
+            self.permit = self._define("permit", self._permit, 3, I64)
         self.share = self._define("share", self._share, 2, _VOID)
         self.take = self._define("take", self._take, 3, I64)
         self.wake = self._define("wake", self._wake, 1, _VOID)
@@ -78,7 +89,7 @@ class _Sharing:
         self.watch = self._define(WATCH, self._watch, 1, _VOID)
         self.find = self._define("find", self._find, 0, I64)
         self.run = self._define(RUN, self._run, 5, _VOID)
-        self.serve = self._define(SERVE, self._serve, 2, _VOID)
+        self.serve = self._define(SERVE, self._serve, 3, _VOID)
 
     def _define(self, name: str, emit: Callable, arguments: int, returns: ir.Type) -> ir.Function:
         function = ir.Function(self.module, ir.FunctionType(returns, [I64] * arguments), name)
@@ -130,6 +141,8 @@ class _Sharing:
             with b.if_then(b.and_(wanted, sleeps)):
                 woken = b.extract_value(b.cmpxchg(asleep, I64(1), I64(0), "acq_rel", "monotonic"), 1)
                 with b.if_then(woken):
+                    if self.affinity:
+                        self._forbid_this_core(b, line)
                     b.call(self.end_sleep, [b.load(_word(b, line, LOCK))])
                 now_left, after = b.sub(left[0], b.zext(woken, I64)), b.block
             phi = b.phi(I64)
@@ -139,6 +152,11 @@ class _Sharing:
 
         counted(b, first, b.add(first, b.mul(size, I64(LINE))), LINE, [count], wake)
         b.ret_void()
+
+    def _forbid_this_core(self, b, line) -> None:
+        core = b.sext(b.call(self.core, []), I64)
+        forbidden = b.call(self.permit, [b.load(_word(b, line, THREAD)), core, I64(0)])
+        b.store(b.select(b.icmp_unsigned("==", forbidden, I64(1)), core, I64(-1)), _word(b, line, FORBIDDEN))
 
     def _help(self, b, place) -> None:
         """A helper's look at one place: 1 if it ran a share."""
@@ -152,15 +170,14 @@ class _Sharing:
         b.ret(I64(0))
 
     def _wake_for(self, b, place) -> None:
-        """Wake helpers for shares of the launch at `place` that nobody has begun, as far as it asks for it and
-        more are needed than are awake and free: a few, who will wake others."""
-        invitation = b.load(_word(b, place, _INVITATION))
-        invited, wake = b.and_(invitation, I64(_FIELD)), b.lshr(invitation, I64(16))
+        """Wake helpers for shares of the launch at `place` that nobody has begun, if more are needed than are awake
+        and free: a few, who will wake others."""
+        helpers = b.load(_word(b, place, _HELPERS))
         number, count, may_join = self._fields(b, b.load_atomic(_word(b, place, _STATE), "monotonic", 8))
         awake = b.load_atomic(_word(b, I64(self.board), AWAKE), "monotonic", 8)
-        free = b.sub(awake, b.sub(invited, may_join))
+        free = b.sub(awake, b.sub(helpers, may_join))
         missing = b.sub(_least(b, b.sub(count, number), may_join), free)
-        wanted = _least(b, b.mul(wake, I64(_WOKEN)), missing)
+        wanted = _least(b, I64(_WOKEN), missing)
         with b.if_then(b.icmp_signed(">", wanted, I64(0))):
             b.call(self.wake, [wanted])
 
@@ -173,14 +190,13 @@ class _Sharing:
                 b.ret(place)
         b.ret(I64(0))
 
-    def _run(self, b, kernel, tables, table_bytes, count, invitation) -> None:
+    def _run(self, b, kernel, tables, table_bytes, count, helpers) -> None:
         unseen = b.ptrtoint(b.alloca(I64, LINE // 8), I64)      # where no helper looks
         found = b.call(self.find, [])
         place = b.select(b.icmp_unsigned("==", found, I64(0)), unseen, found)
-        words = {_KERNEL: kernel, _TABLES: tables, _TABLE_BYTES: table_bytes, _INVITATION: invitation, _DONE: I64(0)}
+        words = {_KERNEL: kernel, _TABLES: tables, _TABLE_BYTES: table_bytes, _HELPERS: helpers, _DONE: I64(0)}
         for at, value in words.items():
             b.store(value, _word(b, place, at))
-        helpers = b.and_(invitation, I64(_FIELD))
         state = b.add(b.mul(count, I64(_COUNT)), b.mul(helpers, I64(_HELPER)))
         b.store_atomic(state, _word(b, place, _STATE), "seq_cst", 8)
         self._wake_for(b, place)
@@ -242,10 +258,11 @@ class _Sharing:
         b.position_at_end(leave)
         b.ret_void()
 
-    def _serve(self, b, line, pauses) -> None:
+    def _serve(self, b, line, thread, pauses) -> None:
         """Watch, say that it sleeps, look once more: whoever put up a share before that did not see it asleep."""
         awake, asleep = _word(b, I64(self.board), AWAKE), _word(b, line, ASLEEP)
         again, doze, sleep = (b.append_basic_block(name) for name in ("again", "doze", "sleep"))
+        b.store(thread, _word(b, line, THREAD))
         b.branch(again)
         b.position_at_end(again)
         b.atomic_rmw("add", awake, I64(1), "monotonic")
@@ -259,7 +276,28 @@ class _Sharing:
         b.cbranch(b.extract_value(exchanged, 1), again, sleep)
         b.position_at_end(sleep)
         b.call(self.sleep, [b.load(_word(b, line, LOCK)), I32(1)])
+        if self.affinity:
+            core = b.load(_word(b, line, FORBIDDEN))
+            with b.if_then(b.icmp_signed(">=", core, I64(0))):
+                b.call(self.permit, [I64(0), core, I64(1)])
         b.branch(again)
+
+    def _permit(self, b, thread, core, allowed) -> None:
+        """Let the thread (0: this one) run on that core, or not, for `allowed` 1 or 0. Returns 1 if that is so now."""
+        change, refuse = b.append_basic_block("change"), b.append_basic_block("refuse")
+        mask = b.alloca(ir.ArrayType(I64, _MASK_BYTES // 8))
+        b.store(ir.Constant(mask.type.pointee, None), mask)
+        arguments = [b.trunc(thread, I32), I64(_MASK_BYTES), b.ptrtoint(mask, I64)]
+        got = b.icmp_signed(">=", b.call(self.allowed, arguments), I32(0))
+        b.cbranch(b.and_(got, b.icmp_unsigned("<", core, I64(8 * _MASK_BYTES))), change, refuse)
+        b.position_at_end(change)
+        word, at = _word(b, b.add(arguments[2], b.mul(b.lshr(core, I64(6)), I64(8))), 0), b.and_(core, I64(63))
+        without = b.and_(b.load(word), b.not_(b.shl(I64(1), at)))
+        b.store(b.or_(without, b.shl(allowed, at)), word)
+        done = b.call(self.allow, arguments)        # refused where there is no other core
+        b.ret(b.zext(b.icmp_signed("==", done, I32(0)), I64))
+        b.position_at_end(refuse)
+        b.ret(I64(0))
 
     def _pause(self, b) -> None:
         """Tell the core that this loop waits for another thread."""
