@@ -76,19 +76,24 @@ class Operand:
             el.prefetch(self.builder, self.builder.add(self._ahead_of(address), last), level=2)
 
     def ask_ahead_of_rows(self, k: ir.Value) -> None:
-        """At step k, ask for the elements of a later block that correspond to those which are broadcast. Each row's
-        turn comes once in as many steps as a line has elements. Into L2: rows that are there already would push
-        others out of L1."""
+        """At step k, ask for the elements of a later block that correspond to those which are broadcast. Where the
+        rows are neighbours in memory, at every step for the lines that they are on; else each row's turn comes once
+        in as many steps as a line has elements. Into L2: rows that are there already would push others out of L1."""
         if not self.spec.ahead or self.t.packed or self.t.vector or TABLE not in self.t.unrolled:
             return
         b, axis = self.builder, self.t.unrolled.index(TABLE)
-        rows, steps = self.spec.widths[axis], max(1, LINE // self.source.itemsize)
-        at_once = -(-rows // steps)
-        first = lesser(b, b.mul(b.and_(k, I64(steps - 1)), I64(at_once)), I64(rows - at_once))
+        entries = self.places.args[f"{self.name}.u{axis}"]
+        rows, per_line = self.spec.widths[axis], max(1, LINE // self.source.itemsize)
+        at_once = -(-rows // per_line)
+        span = b.sub(table_entry(b, entries, I64(rows - 1)), table_entry(b, entries, I64(0)))
+        neighbours = b.icmp_signed("==", span, I64((rows - 1) * self.source.itemsize))
+        in_turn = lesser(b, b.mul(b.and_(k, I64(per_line - 1)), I64(at_once)), I64(rows - at_once))
         there = self._ahead_of(b.add(self.places.args[self.name], self.serial_offset(k)))
-        for row in range(at_once):
-            offset = table_entry(b, self.places.args[f"{self.name}.u{axis}"], b.add(first, I64(row)))
-            el.prefetch(b, b.add(there, offset), level=2)
+        for i in range(at_once):
+            # The first line of neighbours was asked for with the block before, as its last.
+            of_neighbours = I64(max(0, rows - 1 - i * per_line))
+            row = b.select(neighbours, of_neighbours, b.add(in_turn, I64(i)))
+            el.prefetch(b, b.add(there, table_entry(b, entries, row)), level=2)
 
     def _ahead_of(self, address: ir.Value) -> ir.Value:
         return self.builder.add(address, self.places.args[f"{self.name}.ahead"])
