@@ -9,7 +9,7 @@ from einjit.contraction import Layout, contraction
 from einjit.einsum import sizes_of
 from einjit.parse import parse_for
 from einjit.schedule.choose import choose, normalised
-from einjit.schedule.opts import Fuse, Pack, Reorder
+from einjit.schedule.opts import Ahead, Fuse, Pack, Reorder
 
 ZNVER4 = machine.table_entry("znver4")
 
@@ -105,3 +105,12 @@ def test_short_rows_of_the_output_are_followed_by_those_of_b():
     chosen, _ = choice("dabfe,fc->edcba", (20, 24, 20, 20, 24), (20, 24))
     d, a, b, e = "ijkm"
     assert next(opt.labels for opt in chosen.schedule if isinstance(opt, Fuse) and opt.name == "N") == (d, b, e, a)
+
+
+@pytest.mark.parametrize("equation, shapes, ahead", [
+    ("ij,jk->ik", ((4, 2000), (2000, 2000)), "V/48"), ("ij,jk->ik", ((64, 1000), (1000, 1000)), "V/32"),
+    ("pi,ijkl->pjkl", ((32, 32), (32, 32, 32, 32)), "V/32"),
+    ("ij,jk->ik", ((64, 64), (64, 64)), ""), ("ij,jk->ik", ((1000, 1000), (1000, 64)), "")])    # b stays in L2
+def test_short_pieces_of_b_from_beyond_l2_are_asked_for(equation, shapes, ahead):
+    chosen, _ = choice(equation, *shapes)
+    assert [opt.at for opt in chosen.schedule if isinstance(opt, Ahead)] == [ahead] * bool(ahead)

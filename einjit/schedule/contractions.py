@@ -27,8 +27,11 @@ def small_contraction(p: Problem, vector: Dimension) -> Draft:
     rows_first = two_rows or _in_cache(p, vector)
     outer = (*rows.loops, *blocks) if rows_first else (*blocks, *rows.loops)
     tiling = f"{' x '.join(map(str, [*widths, width]))} tile ({vectors} x {lanes} lanes)"
+    # Short pieces of many rows: no prefetcher follows them. Measured on Zen 4, without and with it, in ms of float64:
+    # 4 x 2000 x 2000 2.44 and 1.54, 32 x 32 x 32768 2.72 and 2.27, 64 x 1000 x 1000 2.31 and 2.23.
+    ahead = blocks[-1] if blocks and not rows_first else ""
     return Draft("direct contraction", tiling, rows + along + _serial(p, prod(widths) * vectors),
-                 (*outer, "S", *in_tile(widths), "V"), lanes, outermost, copied=copied)
+                 (*outer, "S", *in_tile(widths), "V"), lanes, outermost, ahead=ahead, copied=copied)
 
 
 def _is_read_again(reusing: Sequence[Dimension], widths: Sequence[int]) -> bool:
