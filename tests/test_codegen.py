@@ -10,6 +10,7 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ import einjit
 from einjit import expr
 from einjit.codegen import specs
 from einjit.codegen.cpu import emit, structure
+from einjit.codegen.packing import packing
 from einjit.codegen.runs import is_run
 from einjit.codegen.specs import PackSpec, TileSpec, TileTensor
 from einjit.contraction import Layout, contraction
@@ -272,6 +274,39 @@ def test_steps_that_end_inside_a_square_are_seen(inner):
     kernel = einjit.compile("mkl,kln->mn", a, b)
     assert kernel.family == "packed contraction"
     np.testing.assert_array_equal(kernel(a, b), np.einsum("mkl,kln->mn", a, b))
+
+
+def packed_by_hand(memory: np.ndarray, panels: int, rows, steps, abreast: int, past: Sequence[int] = ()) -> None:
+    """Pack float64, four rows a panel, inside of `memory`: from its start to its element number `panels`. `rows` and
+    `steps` count elements; `past` is what lies behind the table of rows."""
+    pack = packing(PackSpec("float64", "float64", 4, abreast))
+    fill = njit(lambda *arguments: pack(*arguments))
+    tables = [8 * np.array([*offsets, *behind], np.int64) for offsets, behind in ((rows, past), (steps, ()))]
+    base = memory.ctypes.data
+    fill(base + 8 * panels, base, tables[0].ctypes.data, tables[1].ctypes.data, len(rows), len(steps))
+
+
+def test_panels_that_lie_side_by_side_are_filled_step_by_step():
+    # Step 1 of the first panel is put where step 0 of the second one is read from.
+    memory = np.arange(20.0)
+    packed_by_hand(memory, 0, range(8), (0, 12), abreast=2)
+    np.testing.assert_array_equal(memory[:16], [0, 1, 2, 3, 12, 13, 14, 15, 4, 5, 6, 7, 16, 17, 18, 19])
+    memory = np.arange(20.0)
+    packed_by_hand(memory, 0, range(8), (0, 12), abreast=1)
+    np.testing.assert_array_equal(memory[:16], [0, 1, 2, 3, 12, 13, 14, 15, 12, 13, 14, 15, 16, 17, 18, 19])
+
+
+@pytest.mark.parametrize("rows", [
+    range(12), (*range(8), *range(9, 13)), (*range(4), *range(9, 17)), (*range(4), 4, 5, 8, 9, *range(8, 12)),
+    (*range(10, 14), *range(4), *range(4, 8)), (*range(8), 8, 9, 9, 9),
+], ids=["one run", "two and one", "one and two", "broken between", "backwards", "padded"])
+def test_panels_of_one_run_and_others(rows):
+    # What lies behind the table goes on as the rows do.
+    memory, steps = np.arange(200.0), (0, 20, 40)
+    expected = [memory[row + step] for first in (0, 4, 8) for step in steps for row in rows[first:first + 4]]
+    packed_by_hand(memory, 100, rows, steps, abreast=8, past=range(rows[-1] + 1, rows[-1] + 21))
+    np.testing.assert_array_equal(memory[100:136], expected)
+    np.testing.assert_array_equal(memory[136:], np.arange(136.0, 200.0))
 
 
 def test_one_kernel_packs_from_all_of_them(always_packed):
