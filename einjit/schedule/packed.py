@@ -34,7 +34,8 @@ def packed(c: Contraction, cpu: Cpu) -> Choice:
     n, k = _column_order(c), _serial_order(c)
     m = _row_order(c, n)
     batch = by_stride(c, tuple(d for d in c.dimensions if c.role(d) in (Role.BATCH, Role.KEPT)), 0)
-    t = tiling(cpu, c.accumulator, extent(m), extent(n), extent(k), _run(c, n), _rows(c, cpu, m, n))
+    t = tiling(cpu, c.accumulator, extent(m), extent(n), extent(k), _run(c, n), _rows(c, cpu, m, n),
+               _spread(c, n, cpu.l1.line))
     groups = (("B", batch), ("M", m), ("N", n), ("K", k))
     opts: list[Opt] = [Fuse(names(group), name) for name, group in groups if group]
     order = [f"B/{OUTER_BLOCK}", "B"] if batch else []
@@ -145,6 +146,17 @@ def _run(c: Contraction, columns: Sequence[Dimension]) -> int:
             break
         run *= d.extent
     return run
+
+
+def _spread(c: Contraction, columns: Sequence[Dimension], line: int) -> int:
+    """Columns among which those of a pair of cache lines of b are, which machines fetch together; 1 where they are
+    neighbours, or b has no such."""
+    apart = 1
+    for d in reversed(columns):
+        if d.name == c.unit(2):
+            return 1 if apart == 1 else apart * min(d.extent, 2 * line // np.dtype(c.dtypes[2]).itemsize)
+        apart *= d.extent
+    return 1
 
 
 def _serial_order(c: Contraction) -> tuple[Dimension, ...]:
