@@ -205,6 +205,10 @@ def test_a_block_of_b_is_of_whole_lines_where_they_fit_l3(spread, nc):
     assert t.nc == nc
 
 
+def test_a_block_of_whole_lines_is_no_wider_than_b():
+    assert tiling(table_entry("znver4"), "float64", 24, 1000, 144, 1000, spread=1152).nc == 1008
+
+
 def test_a_larger_cache_gives_larger_blocks():
     small = Cpu("", 512, 32, 512, 4, Cache(32 << 10, 8), Cache(256 << 10, 8), Cache(2 << 20, 16))
     large = Cpu("", 512, 32, 512, 4, Cache(32 << 10, 8), Cache(2 << 20, 8), Cache(32 << 20, 16))

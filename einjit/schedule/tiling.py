@@ -134,7 +134,7 @@ def tiling(cpu: Cpu, dtype: str, m: int, n: int, k: int, run: int, rows: tuple[i
     step_bytes = min(kc, k) * itemsize
     rows_of_a = max(2 * tile.mr, min(4 * tile.mr, cpu.l2.size // 2 // step_bytes), cpu.l2.size // 4 // step_bytes)
     mc = _even(m, rows_of_a, tile.mr)
-    nc = _even(n, *_columns(cpu, tile.nr, step_bytes, m if m <= mc else 0, spread))
+    nc = min(_even(n, *_columns(cpu, tile.nr, step_bytes, m if m <= mc else 0, spread)), _even(n, n, tile.nr))
     # A block is more than one tile, so that every nest has the same loops and with them the same code.
     return Tiling(tile, max(mc, 2 * tile.mr), kc, max(nc, 2 * tile.nr))
 
