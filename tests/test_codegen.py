@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
@@ -21,8 +23,9 @@ from numba.extending import intrinsic
 
 import einjit
 from einjit import expr
-from einjit.codegen import specs
+from einjit.codegen import build, specs
 from einjit.codegen.cpu import emit, structure
+from einjit.codegen.memory import FILLING
 from einjit.codegen.packing import packing
 from einjit.codegen.runs import is_run
 from einjit.codegen.specs import PackSpec, TileSpec, TileTensor
@@ -202,6 +205,44 @@ address_is_run = njit(lambda address: run_of_four(address))
 def test_a_run_is_elements_side_by_side(offsets, expected):
     table = np.array(offsets, np.int64)
     assert address_is_run(table.ctypes.data) is expected
+
+
+# -- what is compiled once ---------------------------------------------------------------------------------
+
+def test_a_kernel_has_one_function_that_fills_its_tables():
+    llvm = build.llvm_of(emit(matmul()))
+    assert llvm.count(f"@{FILLING}(") == 1 + 6      # the definition and a call for each label of each tensor
+    assert llvm.count("define internal") == 1
+
+
+def test_squares_are_written_out_once_however_wide_a_panel_is():
+    def shuffles(width: int) -> int:
+        pack = packing(PackSpec("float32", "float32", width))
+        fill = njit(types.void(*[types.int64] * 6))(lambda a, b, c, d, e, f: pack(a, b, c, d, e, f))
+        return fill.inspect_llvm(fill.signatures[0]).count("shufflevector")
+
+    assert shuffles(64) - shuffles(32) < 24         # of which a square takes that many
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("error", [None, RuntimeError], ids=str)
+def test_no_garbage_is_searched_for_while_a_kernel_compiles(monkeypatch, enabled, error):
+    optimised, seen, before = build._optimised, [], gc.isenabled()
+
+    def observed(source):
+        seen.append(gc.isenabled())
+        if error:
+            raise error
+        return optimised(source)
+
+    monkeypatch.setattr(build, "_optimised", observed)
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(error) if error else nullcontext():
+            build.compile_source(emit(matmul()))
+        assert seen == [False] and gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 # -- packing, from every layout ----------------------------------------------------------------------------

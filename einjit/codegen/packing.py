@@ -200,21 +200,33 @@ class Packer:
         counted(self.builder, I64(0), count, side, [], square_steps)
 
     def squares(self, destination, base, rows, steps, k) -> None:
-        """Transpose squares down the panel, for `side` steps from k on."""
-        b, group = self.builder, self.group
-        start = b.add(base, table_entry(b, steps, k))
-        for first in (*range(0, self.spec.width - group, group), self.spec.width - group):
-            lines = []
-            for i in range(first, first + group):
-                address = b.add(start, table_entry(b, rows, I64(i)))
-                lines.append(el.load(b, self.source, address, self.side))
-            for q, line in enumerate(transposed(b, lines)):
-                self.put(b, destination, b.add(k, I64(q)), I64(first), line)
+        """Transpose squares down the panel, for `side` steps from k on. In a loop: written out they would take a quarter
+        of the kernel's compile time."""
+        start = self.builder.add(base, table_entry(self.builder, steps, k))
+
+        def square(b, first, _):
+            at = lesser(b, first, I64(self.spec.width - self.group))
+            self.square(start, b.add(rows, b.mul(at, I64(8))), self.place(b, destination, k, at))
+            return []
+
+        counted(self.builder, I64(0), I64(self.spec.width), self.group, [], square)
+
+    def square(self, start, rows, there) -> None:
+        """Transpose one, from the entry of its first row in the table on."""
+        b, lines = self.builder, []
+        for i in range(self.group):
+            lines.append(el.load(b, self.source, b.add(start, table_entry(b, rows, I64(i))), self.side))
+        for q, line in enumerate(transposed(b, lines)):
+            self.put_at(b, b.add(there, I64(q * self.step_bytes)), line)
 
     def put(self, b, destination, k, at, value: Lanes) -> None:
         """Store elements of one step, from row `at` of the panel on."""
+        self.put_at(b, self.place(b, destination, k, at), value)
+
+    def place(self, b, destination, k, at) -> ir.Value:
+        """Address in the panel of row `at` of a step."""
         moved = b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes)))
-        self.put_at(b, b.add(destination, moved), value)
+        return b.add(destination, moved)
 
     def put_at(self, b, address, value: Lanes) -> None:
         el.store_apart(b, self.target, address, el.convert(b, self.source, self.target, value), self.apart)
