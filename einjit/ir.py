@@ -66,12 +66,14 @@ class Loop:
 
 @dataclass(frozen=True)
 class Pack:
-    """Copy the current block of a tensor into panels of `width` along `panel`, one row a step of `serial`."""
+    """Copy the current block of a tensor into panels of `width` along `panel`, one row a step of `serial`; so many
+    `abreast`, where they are one run of the tensor together."""
 
     tensor: str
     panel: str
     serial: str
     width: int
+    abreast: int = 1
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,8 @@ def _text(nest: LoopNest) -> str:
     for depth, node in enumerate(nest.nodes):
         indent = "  " * depth
         if isinstance(node, Pack):
-            lines.append(f"{indent}pack {node.tensor} in panels of {node.width} {node.panel} x {node.serial}")
+            several = f", {node.abreast} abreast" if node.abreast > 1 else ""
+            lines.append(f"{indent}pack {node.tensor} in panels of {node.width} {node.panel} x {node.serial}{several}")
             continue
         if isinstance(node, Copy):
             lines.append(f"{indent}copy {node.tensor} in rows along {node.row}")

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import pytest
@@ -20,8 +23,10 @@ from numba.extending import intrinsic
 
 import einjit
 from einjit import expr
-from einjit.codegen import specs
+from einjit.codegen import build, specs
 from einjit.codegen.cpu import emit, structure
+from einjit.codegen.memory import FILLING
+from einjit.codegen.packing import packing
 from einjit.codegen.runs import is_run
 from einjit.codegen.specs import PackSpec, TileSpec, TileTensor
 from einjit.contraction import Layout, contraction
@@ -202,6 +207,44 @@ def test_a_run_is_elements_side_by_side(offsets, expected):
     assert address_is_run(table.ctypes.data) is expected
 
 
+# -- what is compiled once ---------------------------------------------------------------------------------
+
+def test_a_kernel_has_one_function_that_fills_its_tables():
+    llvm = build.llvm_of(emit(matmul()))
+    assert llvm.count(f"@{FILLING}(") == 1 + 6      # the definition and a call for each label of each tensor
+    assert llvm.count("define internal") == 1
+
+
+def test_squares_are_written_out_once_however_wide_a_panel_is():
+    def shuffles(width: int) -> int:
+        pack = packing(PackSpec("float32", "float32", width))
+        fill = njit(types.void(*[types.int64] * 6))(lambda a, b, c, d, e, f: pack(a, b, c, d, e, f))
+        return fill.inspect_llvm(fill.signatures[0]).count("shufflevector")
+
+    assert shuffles(64) - shuffles(32) < 24         # of which a square takes that many
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("error", [None, RuntimeError], ids=str)
+def test_no_garbage_is_searched_for_while_a_kernel_compiles(monkeypatch, enabled, error):
+    optimised, seen, before = build._optimised, [], gc.isenabled()
+
+    def observed(source):
+        seen.append(gc.isenabled())
+        if error:
+            raise error
+        return optimised(source)
+
+    monkeypatch.setattr(build, "_optimised", observed)
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(error) if error else nullcontext():
+            build.compile_source(emit(matmul()))
+        assert seen == [False] and gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
 # -- packing, from every layout ----------------------------------------------------------------------------
 
 def numbers(shape, dtype: str) -> np.ndarray:
@@ -272,6 +315,39 @@ def test_steps_that_end_inside_a_square_are_seen(inner):
     kernel = einjit.compile("mkl,kln->mn", a, b)
     assert kernel.family == "packed contraction"
     np.testing.assert_array_equal(kernel(a, b), np.einsum("mkl,kln->mn", a, b))
+
+
+def packed_by_hand(memory: np.ndarray, panels: int, rows, steps, abreast: int, past: Sequence[int] = ()) -> None:
+    """Pack float64, four rows a panel, inside of `memory`: from its start to its element number `panels`. `rows` and
+    `steps` count elements; `past` is what lies behind the table of rows."""
+    pack = packing(PackSpec("float64", "float64", 4, abreast))
+    fill = njit(lambda *arguments: pack(*arguments))
+    tables = [8 * np.array([*offsets, *behind], np.int64) for offsets, behind in ((rows, past), (steps, ()))]
+    base = memory.ctypes.data
+    fill(base + 8 * panels, base, tables[0].ctypes.data, tables[1].ctypes.data, len(rows), len(steps))
+
+
+def test_panels_that_lie_side_by_side_are_filled_step_by_step():
+    # Step 1 of the first panel is put where step 0 of the second one is read from.
+    memory = np.arange(20.0)
+    packed_by_hand(memory, 0, range(8), (0, 12), abreast=2)
+    np.testing.assert_array_equal(memory[:16], [0, 1, 2, 3, 12, 13, 14, 15, 4, 5, 6, 7, 16, 17, 18, 19])
+    memory = np.arange(20.0)
+    packed_by_hand(memory, 0, range(8), (0, 12), abreast=1)
+    np.testing.assert_array_equal(memory[:16], [0, 1, 2, 3, 12, 13, 14, 15, 12, 13, 14, 15, 16, 17, 18, 19])
+
+
+@pytest.mark.parametrize("rows", [
+    range(12), (*range(8), *range(9, 13)), (*range(4), *range(9, 17)), (*range(4), 4, 5, 8, 9, *range(8, 12)),
+    (*range(10, 14), *range(4), *range(4, 8)), (*range(8), 8, 9, 9, 9),
+], ids=["one run", "two and one", "one and two", "broken between", "backwards", "padded"])
+def test_panels_of_one_run_and_others(rows):
+    # What lies behind the table goes on as the rows do.
+    memory, steps = np.arange(200.0), (0, 20, 40)
+    expected = [memory[row + step] for first in (0, 4, 8) for step in steps for row in rows[first:first + 4]]
+    packed_by_hand(memory, 100, rows, steps, abreast=8, past=range(rows[-1] + 1, rows[-1] + 21))
+    np.testing.assert_array_equal(memory[100:136], expected)
+    np.testing.assert_array_equal(memory[136:], np.arange(136.0, 200.0))
 
 
 def test_one_kernel_packs_from_all_of_them(always_packed):

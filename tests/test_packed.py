@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from einjit.schedule.opts import Fuse
+from einjit.schedule.opts import Fuse, Split
 from tests.test_unpacked import choice, loops
 
 # Into f e d c b a, of which a is on the lanes and b on the rows (TCCG 38).
@@ -54,3 +54,12 @@ def test_rows_are_read_as_they_lie_where_columns_lie_together_in_long_runs():
 def test_rows_are_read_as_they_lie_where_the_output_is_no_larger_than_they_are():
     chosen, _ = choice(ALTERNATING, *sizes(ALTERNATING, a=24, g=2400))
     assert fused(chosen, "M") == "ik"
+
+
+@pytest.mark.parametrize("equation, block", [
+    ("adb,cd->cba", 2 * 16 * 168),      # a pair of lines of b, whose elements are 168 columns apart
+    ("abd,cd->cba", 1504),              # columns are in lines of their own: as many as L2 holds
+])
+def test_blocks_are_of_whole_lines_of_b(equation, block):
+    chosen, _ = choice(equation, *sizes(equation, a=168, b=168, c=24, d=168))
+    assert next(opt.step for opt in chosen.schedule if isinstance(opt, Split) and opt.label == "N") == block

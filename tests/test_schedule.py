@@ -45,7 +45,8 @@ def steps(draw, nest: LoopNest):
     if kind is Vectorize:
         return Vectorize(draw(label), draw(st.sampled_from([2, 4, 8])))
     if kind is Pack:
-        return Pack(draw(st.sampled_from([t.name for t in nest.inputs])), draw(loop), draw(label), draw(label))
+        return Pack(draw(st.sampled_from([t.name for t in nest.inputs])), draw(loop), draw(label), draw(label),
+                    draw(st.sampled_from([1, 2, 8])))
     if kind is Copy:
         return Copy(draw(st.sampled_from([t.name for t in nest.inputs])), draw(loop), draw(label))
     if kind is Fuse:
@@ -148,6 +149,7 @@ def test_a_tile_over_the_end_of_a_block_leaves_the_next_block_alone(rows, column
     ((Split("k", 6), Reorder(("i", "j", "k/6", "k")), Vectorize("k", 4)), "4 lanes do not divide the block of 6 k"),
     ((Reorder(("i", "j")),), "the order must name each loop once: i, k, j; it names i, j"),
     ((Pack("out", "i", "i", "j"),), "there is no input out"),
+    ((Split("i", 4), Pack("a", "i/4", "i", "j", 0)), "0 panels abreast are none"),
     ((Split("k", 4), Unroll("k")), "unrolled and vectorised loops must be the innermost ones, with nothing between them"),
 ], ids=lambda x: "" if isinstance(x, str) else str(x))
 def test_an_illegal_schedule_is_refused_with_its_reason(schedule, reason):

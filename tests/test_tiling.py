@@ -162,11 +162,51 @@ def test_blocks_fit_the_caches(cpu, dtype, m, n, k):
     depth = min(t.kc, k)
     # A block may be one tile larger than what it is given, from rounding.
     if t.mc > 2 * t.tile.mr:
-        assert (t.mc - t.tile.mr) * depth * itemsize < cpu.l2.size // 4
+        room = cpu.l2.size // (2 if t.mc <= 4 * t.tile.mr else 4)
+        assert (t.mc - t.tile.mr) * depth * itemsize < room
     if t.nc > 2 * t.tile.nr:
-        assert (t.nc - t.tile.nr) * depth * itemsize < min(cpu.l3.size // 8, 4 << 20)
+        narrow = t.nc <= 32 * t.tile.nr
+        room = cpu.l3.size // 4 if narrow else min(cpu.l3.size // 8, 4 << 20)
+        assert (t.nc - t.tile.nr) * depth * itemsize < room
     panel = (t.kc - 8) * t.tile.nr * itemsize
-    assert t.kc <= 256 or panel < cpu.l2.size // (4 if dtype.startswith("complex") else 8)
+    assert t.kc <= 256 or panel < cpu.l2.size // (2 if dtype.startswith("complex") else 4)
+
+
+def test_a_has_four_panels_where_they_fit_half_of_l2():
+    cpu = table_entry("znver4")
+    t = tiling(cpu, "float64", 2048, 2048, 2048, 2048)
+    assert (t.mc, t.kc, t.tile.mr) == (32, 2048, 8)
+    t = tiling(cpu, "complex128", 2048, 2048, 2048, 2048)       # of twice the bytes
+    assert (t.mc, t.kc, t.tile.mr) == (16, 2048, 4)
+
+
+@pytest.mark.parametrize("m, k, room", [
+    (24, 144, "l2"), (55, 144, "l2"),
+    (57, 144, "l3"),            # 16 times as many columns are more than L2 holds
+    (1000, 24, "l3"),           # a is many blocks, and b read for each
+], ids=str)
+def test_a_block_of_b_that_is_read_once_fits_l2(m, k, room):
+    cpu = table_entry("znver4")
+    t = tiling(cpu, "float64", m, 10_000_000, k, 10_000_000)
+    assert 0 <= t.nc * k * 8 - {"l2": cpu.l2.size, "l3": cpu.l3.size // 8}[room] < 16 * k * 8
+
+
+def test_a_block_of_b_has_32_tiles_where_they_fit_a_quarter_of_l3():
+    cpu = table_entry("znver4")
+    assert tiling(cpu, "float64", 2048, 20_480, 1000, 20_480).nc == 512       # 4 MB: 16 tiles would be 2 MB
+    assert tiling(cpu, "float64", 2048, 20_480, 2048, 20_480).nc == 256
+
+
+@pytest.mark.parametrize("spread, nc", [
+    (1, 912), (16, 912), (1152, 1152), (400, 1200), (480, 960), (3600, 3600), (3648, 912),
+])
+def test_a_block_of_b_is_of_whole_lines_where_they_fit_l3(spread, nc):
+    t = tiling(table_entry("znver4"), "float64", 24, 144 * 144, 144, 144 * 144, spread=spread)
+    assert t.nc == nc
+
+
+def test_a_block_of_whole_lines_is_no_wider_than_b():
+    assert tiling(table_entry("znver4"), "float64", 24, 1000, 144, 1000, spread=1152).nc == 1008
 
 
 def test_a_larger_cache_gives_larger_blocks():

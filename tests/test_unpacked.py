@@ -60,6 +60,11 @@ def test_a_is_packed_where_it_is_read_often(shapes, packs):
     assert "".join(opt.tensor for opt in chosen.schedule if isinstance(opt, Pack)) == packs
 
 
+def test_as_many_panels_are_filled_at_a_time_as_l1_has_ways():
+    chosen, _ = choice("ij,kj->ik", (300, 300), (600, 300))
+    assert {opt.abreast for opt in chosen.schedule if isinstance(opt, Pack)} == {ZNVER4.l1.ways}
+
+
 def loops(chosen) -> tuple[str, ...]:
     return next(opt.order for opt in chosen.schedule if isinstance(opt, Reorder))
 

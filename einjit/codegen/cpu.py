@@ -207,7 +207,7 @@ class _Emitter:
 
     def _pack(self, pack: Pack, depth: int) -> int:
         t = self.nest.tensor(pack.tensor)
-        function, spec = f"pack_{t.name}", PackSpec(t.dtype, self.nest.accumulator, pack.width)
+        function, spec = f"pack_{t.name}", PackSpec(t.dtype, self.nest.accumulator, pack.width, pack.abreast)
         across = {pack.panel: "panel", pack.serial: "serial"}.get(t.across, "")
         made = f"packing_by_patches({spec}, {across!r})" if across else f"packing({spec})"
         self.header += [f"{function} = {made}"]

@@ -16,6 +16,15 @@ Body = Callable[[ir.IRBuilder, ir.Value, list[ir.Value]], Sequence[ir.Value]]
 
 def counted(builder, start: ir.Value, stop: ir.Value, step: int, carried: Sequence[ir.Value], body: Body) -> list:
     """`for i in range(start, stop, step): carried = body(i, carried)`; returns the last `carried`."""
+    def stepped(b, i, values):
+        return [b.add(i, start.type(step)), *body(b, i, values)]
+
+    return walked(builder, start, stop, carried, stepped)
+
+
+def walked(builder, start: ir.Value, stop: ir.Value, carried: Sequence[ir.Value], body: Body) -> list:
+    """`counted`, in steps that the body finds: it returns the next i, and then the `carried` for it.
+    No `i` that is passed to it is `stop` or more."""
     before = builder.block
     header, inside, after = (builder.append_basic_block(f"loop.{part}") for part in ("head", "body", "done"))
     builder.branch(header)
@@ -27,8 +36,8 @@ def counted(builder, start: ir.Value, stop: ir.Value, step: int, carried: Sequen
         phi.add_incoming(value, before)
     builder.cbranch(builder.icmp_signed("<", i, stop), inside, after)
     builder.position_at_end(inside)
-    new = body(builder, i, list(values))
-    i.add_incoming(builder.add(i, start.type(step)), builder.block)
+    following, *new = body(builder, i, list(values))
+    i.add_incoming(following, builder.block)
     for phi, value in zip(values, new):
         phi.add_incoming(value, builder.block)
     builder.branch(header).set_metadata("llvm.loop", _as_written(builder.module))

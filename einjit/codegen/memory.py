@@ -5,6 +5,7 @@ the parameter block.
 """
 from __future__ import annotations
 
+from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
@@ -13,6 +14,7 @@ from .irloops import counted
 from .vectors import I64, LINE, pointer
 
 ADDRESS = types.int64
+FILLING = "einjit_fill_offsets"     # name of a function inside of each kernel that has tables
 
 
 @intrinsic
@@ -87,24 +89,39 @@ def fill_offsets(typingctx, table, digits, which, start, stop, padded):
     """
 
     def codegen(context, builder, signature, args):
-        table, digits, which, start, stop, padded = (
-            a if a.type == I64 else builder.sext(a, I64) for a in args)
-        members = table_entry(builder, digits, I64(0))
-        extents = builder.add(digits, I64(8))
-        row = builder.mul(members, builder.add(which, I64(1)))
-        strides = builder.add(extents, builder.mul(row, I64(8)))
-        fastest, stride = table_entry(builder, extents, I64(0)), table_entry(builder, strides, I64(0))
-        filled = _fill_runs(builder, table, members, extents, strides, fastest, stride, start, stop)
-        last = table_entry(builder, table, builder.sub(filled, I64(1)))
-
-        def repeat(b, i, _):
-            _set_word(b, table, i, last)
-            return []
-
-        counted(builder, filled, padded, 1, [], repeat)
+        builder.call(_filling(builder.module), [a if a.type == I64 else builder.sext(a, I64) for a in args])
         return context.get_dummy_value()
 
     return types.void(ADDRESS, ADDRESS, which, types.int64, types.int64, padded), codegen
+
+
+def _filling(module: ir.Module) -> ir.Function:
+    """The function that fills a table: one for all of a kernel's, for each would take as long to compile."""
+    if FILLING in module.globals:
+        return module.globals[FILLING]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * 6), FILLING)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    _fill(builder, *function.args)
+    builder.ret_void()
+    return function
+
+
+def _fill(builder, table, digits, which, start, stop, padded) -> None:
+    members = table_entry(builder, digits, I64(0))
+    extents = builder.add(digits, I64(8))
+    row = builder.mul(members, builder.add(which, I64(1)))
+    strides = builder.add(extents, builder.mul(row, I64(8)))
+    fastest, stride = table_entry(builder, extents, I64(0)), table_entry(builder, strides, I64(0))
+    filled = _fill_runs(builder, table, members, extents, strides, fastest, stride, start, stop)
+    last = table_entry(builder, table, builder.sub(filled, I64(1)))
+
+    def repeat(b, i, _):
+        _set_word(b, table, i, last)
+        return []
+
+    counted(builder, filled, padded, 1, [], repeat)
 
 
 def _fill_runs(builder, table, members, extents, strides, fastest, stride, start, stop):

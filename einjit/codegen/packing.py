@@ -13,17 +13,18 @@ from __future__ import annotations
 
 from functools import cache
 
+from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from . import elements as el
 from .elements import Element, Lanes
-from .irloops import branch, counted
+from .irloops import branch, counted, walked
 from .memory import table_entry
 from .runs import is_run, load_runs, two_runs
 from .specs import PackSpec
 from .transpose import transposed
-from .vectors import I64, LINE, lesser
+from .vectors import I64, LINE, greater, lesser
 
 
 @cache
@@ -55,31 +56,78 @@ class Packer:
         self.apart = spec.width * self.target.part_bytes
 
     def block(self, panels, base, rows, steps, row_count, step_count) -> None:
+        """What lies together is found out here, so that one kernel serves all layouts."""
         panel_bytes = self.builder.mul(step_count, I64(self.step_bytes))
 
         def panel(b, row, carried):
             (destination,) = carried
-            self.panel(destination, base, b.add(rows, b.mul(row, I64(8))), steps, step_count)
-            return [b.add(destination, panel_bytes)]
+            entries = b.add(rows, b.mul(row, I64(8)))
+            abreast = self.abreast(entries, b.sub(row_count, row))
+            first = b.add(base, table_entry(b, entries, I64(0)))
+            together = b.icmp_signed(">", abreast, I64(0))
+            branch(b, together, lambda: self.copy(destination, panel_bytes, first, steps, step_count, abreast),
+                   lambda: self.panel(destination, base, entries, steps, step_count))
+            done = greater(b, abreast, I64(1))
+            return [b.add(row, b.mul(done, I64(self.spec.width))), b.add(destination, b.mul(done, panel_bytes))]
 
-        counted(self.builder, I64(0), row_count, self.spec.width, [panels], panel)
+        walked(self.builder, I64(0), row_count, [panels], panel)
+
+    def abreast(self, entries, left) -> ir.Value:
+        """How many panels from an entry of the table on are one run together, of those that are copied at a time."""
+        b, width = self.builder, self.spec.width
+        panels = b.udiv(b.add(left, I64(width - 1)), I64(width))
+        most = lesser(b, panels, I64(self.spec.abreast))
+        first = table_entry(b, entries, I64(0))
+
+        def panel(b, i, _):
+            at = b.add(entries, b.mul(i, I64(8 * width)))
+            moved = b.sub(table_entry(b, at, I64(0)), first)
+            follows = b.icmp_signed("==", moved, b.mul(i, I64(width * self.source.itemsize)))
+            joined = b.and_(follows, is_run(b, at, width, self.source.itemsize))
+            reached = b.add(i, b.zext(joined, I64))
+            return [b.select(joined, reached, most), reached]
+
+        return walked(b, I64(0), most, [I64(0)], panel)[0]
 
     def panel(self, destination, base, rows, steps, count) -> None:
-        """What lies together is found out here, so that one kernel serves all layouts."""
-        def apart() -> None:
-            if not self.pieces:
-                self.transpose(destination, base, rows, steps, count)
-                return
-            runs = [two_runs(self.builder, self.builder.add(rows, I64(8 * at)), lanes, self.source.itemsize)
-                    for at, lanes in self.pieces]
-            sound = runs[0].sound
-            for piece in runs[1:]:
-                sound = self.builder.and_(sound, piece.sound)
-            branch(self.builder, sound, lambda: self.copy_runs(destination, base, runs, steps, count),
-                   lambda: self.transpose(destination, base, rows, steps, count))
+        """One that is not a run."""
+        if not self.pieces:
+            self.transpose(destination, base, rows, steps, count)
+            return
+        runs = [two_runs(self.builder, self.builder.add(rows, I64(8 * at)), lanes, self.source.itemsize)
+                for at, lanes in self.pieces]
+        sound = runs[0].sound
+        for piece in runs[1:]:
+            sound = self.builder.and_(sound, piece.sound)
+        branch(self.builder, sound, lambda: self.copy_runs(destination, base, runs, steps, count),
+               lambda: self.transpose(destination, base, rows, steps, count))
 
-        branch(self.builder, is_run(self.builder, rows, self.spec.width, self.source.itemsize),
-               lambda: self.copy(destination, base, rows, steps, count), apart)
+    def copy(self, destination, panel_bytes, start, steps, count, abreast) -> None:
+        """At every step the panels are one run together."""
+        final = self.builder.sub(count, I64(1))
+        width_bytes = self.spec.width * self.source.itemsize
+
+        def step(b, k, carried):
+            following = b.add(start, table_entry(b, steps, lesser(b, b.add(k, I64(AHEAD)), final)))
+            address = b.add(start, table_entry(b, steps, k))
+
+            def panel(b, i, carried):
+                (there,) = carried
+                moved = b.mul(i, I64(width_bytes))
+                self._ask_for(b, b.add(following, moved))
+                value = el.load(b, self.source, b.add(address, moved), self.spec.width)
+                self.put(b, there, k, I64(0), value)
+                return [b.add(there, panel_bytes)]
+
+            counted(b, I64(0), abreast, 1, [destination], panel)
+            return []
+
+        counted(self.builder, I64(0), count, 1, [], step)
+
+    def _ask_for(self, b, address) -> None:
+        """Steps often lie on pages of their own, where no hardware looks ahead."""
+        for line in range(0, self.spec.width * self.source.itemsize, LINE):
+            el.prefetch(b, b.add(address, I64(line)), level=1)
 
     @property
     def pieces(self) -> list[tuple[int, int]]:
@@ -93,24 +141,6 @@ class Packer:
             pieces.append((at, lanes))
             at += lanes
         return [] if any(lanes == 1 for _, lanes in pieces) else pieces
-
-    def copy(self, destination, base, rows, steps, count) -> None:
-        """The panel is one run at every step."""
-        start = self.builder.add(base, table_entry(self.builder, rows, I64(0)))
-        final = self.builder.sub(count, I64(1))
-
-        def step(b, k, carried):
-            self._ask_for(b, b.add(start, table_entry(b, steps, lesser(b, b.add(k, I64(AHEAD)), final))))
-            value = el.load(b, self.source, b.add(start, table_entry(b, steps, k)), self.spec.width)
-            self.put(b, destination, k, I64(0), value)
-            return []
-
-        counted(self.builder, I64(0), count, 1, [], step)
-
-    def _ask_for(self, b, address) -> None:
-        """Steps often lie on pages of their own, where no hardware looks ahead."""
-        for line in range(0, self.spec.width * self.source.itemsize, LINE):
-            el.prefetch(b, b.add(address, I64(line)), level=1)
 
     def copy_runs(self, destination, base, runs, steps, count) -> None:
         """Every vector of the panel is one run or two."""
@@ -170,21 +200,33 @@ class Packer:
         counted(self.builder, I64(0), count, side, [], square_steps)
 
     def squares(self, destination, base, rows, steps, k) -> None:
-        """Transpose squares down the panel, for `side` steps from k on."""
-        b, group = self.builder, self.group
-        start = b.add(base, table_entry(b, steps, k))
-        for first in (*range(0, self.spec.width - group, group), self.spec.width - group):
-            lines = []
-            for i in range(first, first + group):
-                address = b.add(start, table_entry(b, rows, I64(i)))
-                lines.append(el.load(b, self.source, address, self.side))
-            for q, line in enumerate(transposed(b, lines)):
-                self.put(b, destination, b.add(k, I64(q)), I64(first), line)
+        """Transpose squares down the panel, for `side` steps from k on. In a loop: written out they would take a quarter
+        of the kernel's compile time."""
+        start = self.builder.add(base, table_entry(self.builder, steps, k))
+
+        def square(b, first, _):
+            at = lesser(b, first, I64(self.spec.width - self.group))
+            self.square(start, b.add(rows, b.mul(at, I64(8))), self.place(b, destination, k, at))
+            return []
+
+        counted(self.builder, I64(0), I64(self.spec.width), self.group, [], square)
+
+    def square(self, start, rows, there) -> None:
+        """Transpose one, from the entry of its first row in the table on."""
+        b, lines = self.builder, []
+        for i in range(self.group):
+            lines.append(el.load(b, self.source, b.add(start, table_entry(b, rows, I64(i))), self.side))
+        for q, line in enumerate(transposed(b, lines)):
+            self.put_at(b, b.add(there, I64(q * self.step_bytes)), line)
 
     def put(self, b, destination, k, at, value: Lanes) -> None:
         """Store elements of one step, from row `at` of the panel on."""
+        self.put_at(b, self.place(b, destination, k, at), value)
+
+    def place(self, b, destination, k, at) -> ir.Value:
+        """Address in the panel of row `at` of a step."""
         moved = b.add(b.mul(k, I64(self.step_bytes)), b.mul(at, I64(self.target.part_bytes)))
-        self.put_at(b, b.add(destination, moved), value)
+        return b.add(destination, moved)
 
     def put_at(self, b, address, value: Lanes) -> None:
         el.store_apart(b, self.target, address, el.convert(b, self.source, self.target, value), self.apart)

@@ -101,8 +101,10 @@ class TileSpec:
 
 @dataclass(frozen=True)
 class PackSpec:
-    """How one operand is packed: dtypes before and after, and the panel's width."""
+    """How one operand is packed: dtypes before and after, the panel's width, and how many panels are filled at a
+    time where they are one run of the operand together."""
 
     source: str
     target: str
     width: int
+    abreast: int = 1

@@ -133,18 +133,21 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Pack:
-    """Copy blocks of an operand into panels, inside the loop named `at` (its label, or label/step)."""
+    """Copy blocks of an operand into panels, inside the loop named `at` (its label, or label/step); so many panels
+    `abreast`, which reads longer pieces of rows that are contiguous along `panel`."""
 
     tensor: str
     at: str
     panel: str
     serial: str
+    abreast: int = 1
 
     def __call__(self, nest: LoopNest) -> LoopNest:
         _require(self.tensor in {t.name for t in nest.inputs}, f"there is no input {self.tensor}")
         blocks = [loop.step for loop in nest.loops_of(self.panel) if loop.step > 1]
         _require(bool(blocks), f"label {self.panel} has no register block: split it first")
-        return _inserted(nest, self.at, PackNode(self.tensor, self.panel, self.serial, blocks[-1]))
+        _require(self.abreast >= 1, f"{self.abreast} panels abreast are none")
+        return _inserted(nest, self.at, PackNode(self.tensor, self.panel, self.serial, blocks[-1], self.abreast))
 
 
 @dataclass(frozen=True)
