@@ -101,7 +101,8 @@ Node = Loop | Pack | Copy
 class LoopNest:
     """`nodes` from the outside in; inside them all stands `out[...] = reduce(out[...], body(inputs))`, computed
     in the dtype `accumulator`. `streamed`: the output is written past the caches; `staged`: by way of a
-    buffer. `ahead`: the name of a loop; while one iteration of it runs, the inputs of the next are asked for."""
+    buffer. `ahead`: the name of a loop; while one iteration of it runs, the inputs of the next are asked for.
+    `prefetch`: so many bytes behind what is read the inputs are asked for, if not 0."""
 
     name: str
     labels: tuple[Label, ...]
@@ -114,6 +115,7 @@ class LoopNest:
     streamed: bool = False
     staged: Staging | None = None
     ahead: str = ""
+    prefetch: int = 0
 
     @cached_property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -208,4 +210,6 @@ def _text(nest: LoopNest) -> str:
         lines[-1] += f", block by block of {nest.staged.at}"
     if nest.ahead:
         lines[-1] += f"  # inputs of the next {nest.ahead} asked for"
+    if nest.prefetch:
+        lines[-1] += f"  # inputs asked for {nest.prefetch} bytes ahead"
     return "\n".join(lines)

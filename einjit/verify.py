@@ -23,6 +23,7 @@ def verify(nest: LoopNest) -> LoopNest:
         _check_stream(nest)
     if nest.staged:
         _check_staging(nest, nest.staged)
+    _refuse(bool(nest.ahead and nest.prefetch), "inputs can be asked for by loop or by distance, not both")
     loops = [loop.name for loop in nest.loops if loop.kind not in TILE]
     _refuse(nest.ahead not in ("", *loops), f"there is no loop {nest.ahead} outside of the tile")
     return nest

@@ -101,6 +101,14 @@ def test_a_peer_that_is_wrong_or_refuses_is_reported_and_is_never_the_best():
         found["np.einsum"].prepare(huge, huge.operands(), None)
 
 
+def test_every_round_has_an_order_of_its_own(monkeypatch):
+    turns = []
+    monkeypatch.setattr(measure, "_turn", lambda runner, seconds, sweep: turns.append(runner.name) or 0.01)
+    measure._rounds([measure.Runner(name, print) for name in "abcde"], 0.055, 1, None)
+    rounds = ["".join(turns[at:at + 5]) for at in range(0, 30, 5)]
+    assert all(sorted(one) == list("abcde") for one in rounds) and len(set(rounds)) == 6
+
+
 class Slow(peers.NumPy):
     """Its calls take, by a clock that a test moves, the seconds that it is made with."""
 

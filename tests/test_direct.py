@@ -10,12 +10,13 @@ import pytest
 import einjit
 from einjit.codegen.cpu import emit, structure
 from einjit.contraction import Layout, contraction
+from einjit.errors import ScheduleError
 from einjit.interp import interpret
 from einjit.ir import Kind, LoopNest, tile_width
 from einjit.lower import lower
 from einjit.machine import table_entry
 from einjit.parse import parse
-from einjit.schedule import Ahead, Fuse, Reorder, Unroll, Vectorize, apply
+from einjit.schedule import Ahead, Fuse, Prefetch, Reorder, Split, Unroll, Vectorize, apply
 from einjit.schedule.choose import choose, normalised
 from tests.equations import random_array
 from tests.reference import assert_close, reference
@@ -90,6 +91,41 @@ def test_asking_for_the_next_rows_changes_nothing(equation, dtype, n):
     kernel = einjit.compile(equation, *operands, schedule=(*schedule, Ahead(loop)))
     assert kernel.nest.ahead == loop and "llvm.prefetch" in kernel.llvm
     assert_close(kernel(*operands), reference(equation, *operands))
+
+
+@pytest.mark.parametrize("equation,extents,distance", [
+    ("ij->", (4000, 4000), 1024), ("ij->", (1000, 1000), 0), ("ij->i", (4000, 4000), 1024),
+    ("ij->i", (200_000, 128), 1024), ("ij->i", (500_000, 64), 0),       # short rows: less to gain than to do
+    ("ij,ij->ij", (4000, 4000), 1024), ("ij,j->ij", (4000, 4000), 0), ("ij,j->i", (4000, 4000), 0)])
+def test_what_is_read_on_and_on_from_memory_is_asked_for(equation, extents, distance):
+    assert nest_of(equation, *extents).prefetch == distance
+
+
+def test_short_rows_that_lie_apart_are_not_asked_for_beyond_their_end():
+    for row, distance in ((128, 1024), (256, 0)):
+        rows, sums = Layout((200_000, 128), (row * 4, 4), "float32"), Layout.contiguous((200_000,), "float32")
+        c = contraction(parse("ij->i", (2,)), {"i": 200_000, "j": 128}, sums, [rows])
+        assert apply(lower(c), choose(c, ZEN4).schedule).prefetch == distance
+
+
+@pytest.mark.parametrize("equation", ["ij->", "ij->i", "ij,ij->i", "ij,ij->ij", "ijk->ik"])
+@pytest.mark.parametrize("dtype", ["float32", "complex128", "int16"])
+@pytest.mark.parametrize("n", [8, 57, 129])
+def test_a_prefetch_changes_nothing(equation, dtype, n):
+    rng = np.random.default_rng(3)
+    operands = [random_array(rng, [n] * len(term), dtype) for term in equation.split("->")[0].split(",")]
+    schedule = einjit.compile(equation, *operands).schedule
+    kernel = einjit.compile(equation, *operands, schedule=(*schedule, Prefetch(1024)))
+    assert "llvm.prefetch" in kernel.llvm and "asked for 1024 bytes ahead" in str(kernel.nest)
+    assert_close(kernel(*operands), reference(equation, *operands))
+
+
+@pytest.mark.parametrize("extra,reason", [((Prefetch(0),), "0 bytes behind"),
+                                          ((Ahead("V/64"), Prefetch(64)), "by loop or by distance, not both")])
+def test_a_prefetch_that_makes_no_sense_is_refused(extra, reason):
+    schedule = (Fuse(("i",), "V"), Split("V", 64), Vectorize("V", 16), *extra)
+    with pytest.raises(ScheduleError, match=reason):
+        einjit.compile("i->", (1000,), dtype="float32", schedule=schedule)
 
 
 def rows_at_once(nest: LoopNest) -> int:

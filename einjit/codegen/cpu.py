@@ -29,7 +29,8 @@ def structure(nest: LoopNest) -> tuple:
     """All that the source of a nest depends on: nests that agree in it share one kernel."""
     labels = tuple((lb.name, lb.summed, len(lb.members) > 1) for lb in nest.labels)
     nodes = tuple((n.label, n.kind, n.lanes, _literal_step(nest, n)) if isinstance(n, Loop) else n for n in nest.nodes)
-    return labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes, nest.streamed, nest.staged, nest.ahead
+    return (labels, nest.tensors, nest.body, nest.reduce, nest.accumulator, nodes, nest.streamed, nest.staged,
+            nest.ahead, nest.prefetch)
 
 
 def _literal_step(nest: LoopNest, loop: Loop) -> int:
@@ -314,6 +315,8 @@ class _Emitter:
             values[self.nest.out.name] += " + out_shift"
         if self.nest.ahead:
             values |= {f"{t.name}.ahead": f"{t.name}_ahead" for t in self.nest.inputs}
+        if self.nest.prefetch:
+            values |= {f"{t.name}.ahead": str(self.nest.prefetch) for t in self.nest.inputs}
         return values
 
     def _base(self, t: Tensor, moving: set[str]) -> str:

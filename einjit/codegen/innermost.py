@@ -72,7 +72,7 @@ class Innermost:
             reduce=nest.reduce, body=nest.body,
             whole=tuple((place, nest.label(label).extent) for place, label in self.places.items()
                         if nest.is_whole(label)),
-            streamed=nest.streamed, ahead=bool(nest.ahead))
+            streamed=nest.streamed, ahead=bool(nest.ahead or nest.prefetch))
 
     @cached_property
     def places(self) -> dict[str, str]:

@@ -56,7 +56,9 @@ class Operand:
             return el.load(b, self.source, start, 1)
         if t.vector == UNIT:
             address = b.add(start, I64(j * lanes * self.source.itemsize))
-            self._ask_ahead(address)
+            per_line = max(1, LINE // (lanes * self.source.itemsize))
+            if j % per_line == per_line - 1 or j == self.spec.vectors - 1:
+                self._ask_ahead(address)
             return el.load(b, self.source, address, lanes, None if left is None else self.places.mask(j, left))
         return el.gather(b, self.source, [b.add(start, o) for o in self.places.lane_offsets(t, j, left)])
 
@@ -68,9 +70,9 @@ class Operand:
     # -- what a later block reads --------------------------------------------------------------------
 
     def _ask_ahead(self, address: ir.Value) -> None:
-        """Ask for the vector of a later block that corresponds to one. More lines than L1 waits for at a time are
-        on their way to L2. One prefetch will do: where the vector lies on two lines, the first was asked for
-        with the vector before it, or belongs to this block."""
+        """Ask for the vector of a later block that corresponds to one, the last on its line. More lines than L1 waits
+        for at a time are on their way to L2. One prefetch will do: where the vector lies on two lines, the first was
+        asked for with the vector before it, or belongs to this block."""
         if self.spec.ahead:
             last = I64(self.spec.lanes * self.source.itemsize - 1)
             el.prefetch(self.builder, self.builder.add(self._ahead_of(address), last), level=2)

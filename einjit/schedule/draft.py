@@ -11,7 +11,7 @@ from typing import Mapping, Sequence
 
 from ..contraction import Dimension
 from .choice import OUTER_BLOCK, by_either_stride, by_stride, extent, names
-from .opts import Ahead, Copy, Fuse, Opt, Parallel, Reorder, Schedule, Split, Stage, Stream, Unroll, Vectorize
+from .opts import Ahead, Copy, Fuse, Opt, Parallel, Prefetch, Reorder, Schedule, Split, Stage, Stream, Unroll, Vectorize
 from .problem import Problem
 
 AROUND = "around"           # stands for the loop around those of a draft
@@ -85,8 +85,9 @@ class Draft:
     run outside the kept dimensions I that move faster. `near`: tensors whose neighbours the loops of O visit soon
     after one another. `around`: loops that stand outside of O. `past_caches`: whether the output is written past
     them. `block`: the labels of a block of the output that is staged in each iteration of the loop around the draft's
-    own, the slowest first. `ahead`: the loop whose next iteration's inputs are asked for, if any. `copied`: tensors
-    of which blocks are copied, inside the last of `outermost`, into rows along V.
+    own, the slowest first. `ahead`: the loop whose next iteration's inputs are asked for, if any; `prefetch`:
+    how many bytes behind what is read they are asked for instead. `copied`: tensors of which blocks are copied, inside
+    the last of `outermost`, into rows along V.
     """
 
     family: str
@@ -101,6 +102,7 @@ class Draft:
     past_caches: bool = False
     block: tuple[str, ...] = ()
     ahead: str = ""
+    prefetch: int = 0
     copied: tuple[str, ...] = ()
 
 
@@ -125,6 +127,8 @@ def finished(p: Problem, draft: Draft) -> Schedule:
     ahead = around if draft.ahead == AROUND else draft.ahead
     if ahead:
         opts.append(Ahead(ahead))
+    if draft.prefetch:
+        opts.append(Prefetch(draft.prefetch))
     opts += [Copy(tensor, draft.outermost[-1], "V") for tensor in draft.copied]
     shared = _shared_sum(p, draft, outer, order) or _shared(draft, outer)
     return (*opts, Parallel(shared)) if shared else tuple(opts)

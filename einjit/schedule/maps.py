@@ -21,7 +21,7 @@ def in_order(p: Problem, vector: Dimension) -> Draft:
     vectors = vectors_along(vector, lanes, 4 // p.components)
     along = in_blocks("V", vector, lanes * vectors)
     return Draft("map", f"{vectors} x {lanes} lanes", along, (*along.loops, "V"), lanes,
-                 past_caches=_streams_rows(p, vector))
+                 past_caches=_streams_rows(p, vector), prefetch=p.prefetch_distance(vector))
 
 
 def transposed(p: Problem, vector: Dimension, across: Dimension) -> Draft:

@@ -200,7 +200,19 @@ class Ahead:
         return replace(nest, ahead=self.at)
 
 
-Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Copy | Stream | Stage | Ahead
+@dataclass(frozen=True)
+class Prefetch:
+    """While a tile reads its inputs, ask for what lies `distance` bytes behind: for inputs that are read from one end
+    to the other. Past their end nothing is read by it."""
+
+    distance: int
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        _require(self.distance > 0, f"{self.distance} bytes behind what is read lies nothing that is read later")
+        return replace(nest, prefetch=self.distance)
+
+
+Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Copy | Stream | Stage | Ahead | Prefetch
 Schedule = tuple[Opt, ...]
 
 

@@ -15,6 +15,7 @@ SHORT = 4                   # below, a dimension fills no vector
 WHOLE = 32                  # longest dimension that lies in the tile whole, the code made for its extent
 WHOLE_UPDATES = 64          # and the most updates of sums that are written out
 MANY_TILES = 64             # from so many runs of the tile on, code for one extent alone pays
+PREFETCH = 1024             # bytes behind what is read that a kernel asks for: a dozen lines are on their way
 MANY_SETS = 256             # of a cache: more need not be counted
 SQUARE = 16                 # side of the largest square of elements transposed in registers
 
@@ -132,6 +133,22 @@ class Problem:
         if self.read <= self.cpu.l3.size // 2:
             return self.lanes(d)
         return _fitting(min(self.cpu.lanes(self.bits), self.cpu.l1.line * 4 // self.bits), d)
+
+    def prefetch_distance(self, vector: Dimension) -> int:
+        """How far behind what is read inputs are asked for that are read along `vector`, and then on in the order of
+        memory; 0 where they are not, or come from a cache. Prefetchers alone keep fewer lines on their way: sums of
+        128 MB took 3.4 to 3.8 ms so and 3.7 to 4.1 without (Zen 4), of 64 MB 2 % less. Twice as far took as long, but
+        twice as long where rows are short."""
+        moving = [t for t in self.inputs if self.is_unit(vector, t)]
+        row = min((vector.extent * self.itemsize(t) for t in moving), default=0)
+        on = row >= 4 * PREFETCH or len(moving) == 1 and row >= PREFETCH // 2 and self._is_dense(moving[0])
+        from_memory = self.read > self.cpu.l3.size and all(self.size(t) > self.cpu.l2.size for t in moving)
+        return PREFETCH if on and from_memory else 0
+
+    def _is_dense(self, tensor: int) -> bool:
+        """Whether the tensor's elements fill their part of memory."""
+        span = sum((d.extent - 1) * abs(d.strides[tensor]) for d in self.c.members(tensor))
+        return span + self.itemsize(tensor) == self.size(tensor)
 
     def square(self, vector: Dimension, across: Dimension) -> tuple[int, int]:
         """Side of the squares transposed in registers, and how many of them make up a tile; all lines of one

@@ -21,8 +21,9 @@ def dot(p: Problem, vector: Dimension) -> Draft:
     rows = unrolled(p, reusing, widths)
     along = whole_or_in_blocks(p, "V", vector, lanes * vectors)
     tiling = f"{' x '.join(map(str, widths))} sums of {vectors} x {lanes} lanes".lstrip()
+    ahead = _ahead(p, rows) if len(widths) == 1 and widths[0] > 1 else ""
     return Draft("reduction", tiling, rows + along, (*rows.loops, *along.loops, *in_tile(widths), "V"), lanes,
-                 in_memory_order=True, ahead=_ahead(p, rows) if len(widths) == 1 and widths[0] > 1 else "")
+                 in_memory_order=True, ahead=ahead, prefetch=0 if in_tile(widths) else p.prefetch_distance(vector))
 
 
 def _sums_at_once(p: Problem, vector: Dimension, lanes: int, reusing: Sequence[Dimension]) -> tuple[list[int], int]:
