@@ -181,8 +181,8 @@ def tile_width(nest: LoopNest, label: str) -> int:
 def edge_rows(rows: int) -> int:
     """Rows of a tile's second loop, which computes what is left of the rows where that is so little; 0 where there is
     no such loop. Fewer than 4 take as long: so many multiply-adds must be in flight to keep a core busy.
-    Measured on Zen 4 in float64, without the loops for edges and with them: 50 x 50 x 50 7.4 and 6.3 us, 100 x 100 x 100
-    41.7 and 37.7, 200 x 200 x 200 288 and 277; 20 to 40 ms more to compile."""
+    Measured on Zen 4 in float64, without the loops for edges and with them: 50 x 50 x 50 7.4 and 6.3 us, 100 x 100 x
+    100 41.7 and 37.7, 200 x 200 x 200 288 and 277; 20 to 40 ms more to compile."""
     return rows // 2 if rows >= 8 else 0
 
 
