@@ -182,6 +182,20 @@ def tile_width(nest: LoopNest, label: str) -> int:
     return nest.loops_of(label)[-2].step
 
 
+def edge_rows(rows: int) -> int:
+    """Rows of a tile's second loop, which computes what is left of the rows where that is so little; 0 where there is
+    no such loop. Fewer than 4 take as long: so many multiply-adds must be in flight to keep a core busy.
+    Measured on Zen 4 in float64, without the loops for edges and with them: 50 x 50 x 50 7.4 and 6.3 us, 100 x 100 x
+    100 41.7 and 37.7, 200 x 200 x 200 288 and 277; 20 to 40 ms more to compile."""
+    return rows // 2 if rows >= 8 else 0
+
+
+def edge_vectors(vectors: int) -> int:
+    """Vectors of the loop for what is left of the columns; 0 where there is none. Tiles of three vectors, which are
+    taken where columns come in so many, do without: each loop is more to compile."""
+    return 1 if vectors == 2 else 0
+
+
 def _text(nest: LoopNest) -> str:
     lines, inside = [], {}
     for depth, node in enumerate(nest.nodes):

@@ -51,6 +51,16 @@ def test_rows_are_read_as_they_lie_where_columns_lie_together_in_long_runs():
     assert loops(chosen).index("M/8") < loops(chosen).index("N/32")
 
 
+@pytest.mark.parametrize("m, n, last", [
+    (20, 20, "j"),      # a is read as it lies: b alone is packed, and contiguous along j
+    (20, 800, "k"),     # a is packed too, and contiguous along k
+    (6000, 20, "k"),    # a comes from memory
+], ids=["in L2", "packed", "from memory"])
+def test_which_operand_the_order_of_the_sum_serves(m, n, last):
+    chosen, _ = choice("ijk,lkj->il", (m, 25, 20), (n, 20, 25), dtype="float64")
+    assert fused(chosen, "K")[-1] == last
+
+
 def test_rows_are_read_as_they_lie_where_the_output_is_no_larger_than_they_are():
     chosen, _ = choice(ALTERNATING, *sizes(ALTERNATING, a=24, g=2400))
     assert fused(chosen, "M") == "ik"

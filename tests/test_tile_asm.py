@@ -54,11 +54,19 @@ def stack_registers(assembly: str) -> list[str]:
     return ["%rsp", "sp", *(name for name, setting in FRAME.items() if re.search(setting, assembly))]
 
 
+def loops(assembly: str) -> list[list[str]]:
+    """The blocks that jump to their own start."""
+    return [code for name, code in blocks(assembly).items()
+            if code and (jump := JUMP.match(code[-1])) and jump[1] == name]
+
+
+def multiplies(loop: list[str]) -> int:
+    return sum(bool(MULTIPLY.match(x)) for x in loop)
+
+
 def hot_loop(assembly: str) -> list[str]:
-    """The block that jumps to its own start and multiplies most."""
-    loops = [code for name, code in blocks(assembly).items()
-             if code and (jump := JUMP.match(code[-1])) and jump[1] == name]
-    return max(loops, key=lambda code: sum(bool(MULTIPLY.match(x)) for x in code))
+    """The loop that multiplies most."""
+    return max(loops(assembly), key=multiplies)
 
 
 def called(assembly: str) -> set[str]:
@@ -82,13 +90,13 @@ def assert_tight(assembly: str, nest: LoopNest) -> None:
     rows, lanes = tile_width(nest, "M"), nest.loops_of("N")[-1].lanes
     vectors = tile_width(nest, "N") // lanes
     parts = 2 if nest.out.dtype.startswith("complex") else 1
-    multiplies = rows * vectors * parts ** 2
-    assert sum(bool(MULTIPLY.match(x)) for x in loop) == multiplies, text
+    expected = rows * vectors * parts ** 2
+    assert multiplies(loop) == expected, text
     for register in stack_registers(assembly):
         assert not re.search(rf"[(\[]{register}\b", text), text
     if not any(ADD.match(x) for x in loop):     # without fused multiply-adds there are additions, and copies
         assert not [x for x in loop if MOVE.match(x)], text
-        assert len(loop) - multiplies <= (rows + vectors) * parts + 4, text
+        assert len(loop) - expected <= (rows + vectors) * parts + 4, text
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
@@ -110,6 +118,17 @@ def assembly(nest: LoopNest, triple: str, cpu: str) -> str:
     target = llvm.Target.from_triple(triple)
     machine = target.create_target_machine(cpu=build.scheduled_as(cpu), opt=3, jit=True)
     return build.asm_of(emit(nest), machine)
+
+
+@pytest.mark.parametrize("extents, expected", [
+    ((512, 512, 512), [4, 8, 8, 16]),   # packed: all of 8 x 2 vectors, half of the rows, of the vectors, of both
+    ((50, 50, 50), [4, 8, 8, 8, 16, 16]),   # read as they lie: the last vector of a pair may need a mask
+    ((50, 50, 8), [4, 8]),  # one vector
+], ids=["packed", "unpacked", "one vector"])
+def test_edges_have_loops_of_fewer_rows_and_vectors(extents, expected):
+    i, j, k = extents
+    nest = nest_of("ij,jk->ik", ((i, j), (j, k)), "float64", row="znver4")
+    assert sorted(filter(None, map(multiplies, loops(assembly(nest, X86, "znver4"))))) == expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from einjit.contraction import Layout, contraction
-from einjit.ir import Kind, LoopNest
+from einjit.ir import Kind, LoopNest, edge_rows, edge_vectors
 from einjit.lower import lower
 from einjit.machine import Cache, Cpu, table_entry
 from einjit.params import tile_width
@@ -130,8 +130,22 @@ def test_one_row_takes_several_vectors_though_some_lanes_are_wasted():
 def test_another_tile_must_be_better_by_a_sixth():
     # 14 tiles of 12 rows do 168 rows of work, 20 of 8 do the 160: too little for a kernel of its own.
     assert register_tile(table_entry("znver4"), "float32", 160, 4096, (12, 8, 4)).mr == 12
-    # Here 2 of 12 do 24 rows, and 2 of 8 do 16.
-    assert register_tile(table_entry("znver4"), "float32", 16, 4096, (12, 8, 4)).mr == 8
+    # Here one of 12 does 12 rows, and one of 8 does 8.
+    assert register_tile(table_entry("znver4"), "float32", 8, 4096, (12, 8, 4)).mr == 8
+
+
+def test_half_a_tile_is_paid_for_an_edge_that_needs_no_more():
+    znver4 = table_entry("znver4")
+    # 18 rows are 12 and half as many: 18, where 8 rows take three tiles or two and a half.
+    assert register_tile(znver4, "float32", 18, 4096, (12, 8, 4)).mr == 12
+    # 100 columns are 7 vectors of 16: three tiles of two, and half of one.
+    assert register_tile(znver4, "complex64", 64, 100, (8, 12, 4)) == RegisterTile(4, 2, 16)
+
+
+@pytest.mark.parametrize("m, n", [(4, 4096), (4096, 16), (6, 16)])
+def test_no_tile_is_so_large_that_half_of_it_would_do(m, n):
+    tile = register_tile(table_entry("znver4"), "float32", m, n, (12, 8, 4))
+    assert m > edge_rows(tile.mr) and n > edge_vectors(tile.vectors) * tile.lanes
 
 
 # -- cache blocks ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..expr import Expr
+from ..ir import edge_rows, edge_vectors
 
 STAGE_ROOM = 64      # bytes that a staged block's buffer has besides: it begins where in a line the block does
 
@@ -38,6 +39,14 @@ class TileTensor:
     def transposed(self) -> bool:
         """Whether it is read in vectors along an unrolled label, which are turned in registers."""
         return UNIT in self.unrolled and self.vector != ABSENT
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one of a tile's loops computes: the first positions on its first unrolled label, and the first vectors."""
+
+    rows: int
+    vectors: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,22 @@ class TileSpec:
     @property
     def tensors(self) -> tuple[TileTensor, ...]:
         return (self.out, *self.inputs)
+
+    @property
+    def whole_part(self) -> Part:
+        """All of the tile."""
+        return Part(self.widths[0] if self.widths else 1, self.vectors)
+
+    @property
+    def edge_rows(self) -> int:
+        """Rows of the tile's loop for a lower edge; 0 where it has none."""
+        turned = any(t.transposed for t in self.inputs)     # whole squares are read
+        return edge_rows(self.widths[0]) if self.widths and self.kept[0] and not turned else 0
+
+    @property
+    def edge_vectors(self) -> int:
+        """Vectors of its loop for a right edge; 0 where it has none."""
+        return edge_vectors(self.vectors) if self.vector_kept else 0
 
     @property
     def has_vector(self) -> bool:

@@ -6,7 +6,7 @@ from llvmlite import ir
 from . import elements as el
 from .elements import Element, Lanes
 from .memory import table_entry
-from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, TileTensor
+from .specs import ABSENT, AFFINE, PACKED, TABLE, UNIT, Part, TileTensor
 from .tile_places import Places, Position
 from .tile_totals import Slot, Values
 from .transpose import loaded_transposed, transposed
@@ -27,14 +27,17 @@ class Operand:
         """Where the value is that a position of the tile needs."""
         return tuple(i if mode else 0 for i, mode in zip(position, self.t.unrolled)), j if self.t.vector else 0
 
-    def values(self, offset: ir.Value, left: ir.Value | None) -> Values:
-        """All values at one step, `offset` bytes from the tile's first, in the accumulator's dtype."""
+    def values(self, offset: ir.Value, left: ir.Value | None, part: Part) -> Values:
+        """The values that a part of the tile needs at one step, `offset` bytes from the tile's first, in the
+        accumulator's dtype."""
         if self.t.transposed:
-            return self._values_of_squares(offset, left)
+            return self._values_of_squares(offset, left, part)
         values = {}
         for position in self.offsets:
+            if position and position[0] >= part.rows:
+                continue
             start = self._start(offset, position)
-            for j in range(self.spec.vectors if self.t.vector else 1):
+            for j in range(part.vectors if self.t.vector else 1):
                 value = self._converted(self._load(start, j, left))
                 values[position, j] = el.broadcast(self.builder, value, self.spec.lanes)
         return values
@@ -102,7 +105,7 @@ class Operand:
 
     # -- squares -------------------------------------------------------------------------------------
 
-    def _values_of_squares(self, offset: ir.Value, left: ir.Value | None) -> Values:
+    def _values_of_squares(self, offset: ir.Value, left: ir.Value | None, part: Part) -> Values:
         """Vectors along the unrolled label, one a position on the vector label, turned in registers."""
         lanes, values = self.spec.lanes, {}
         axis = self.t.unrolled.index(UNIT)
@@ -113,7 +116,7 @@ class Operand:
                 continue        # its line is in the square of an earlier position
             start = self._start(offset, position)
             mask = None if end is None else lane_mask(self.builder, position[axis], lanes, end)
-            for j in range(self.spec.vectors):
+            for j in range(part.vectors):
                 for i, line in enumerate(self._square(start, rows[j], mask), position[axis]):
                     if end is not None and i:
                         line = self._or_before(i, end, line, values[_moved(position, axis, i - 1), j])

@@ -6,6 +6,7 @@ from math import gcd, lcm
 
 import numpy as np
 
+from ..ir import edge_rows, edge_vectors
 from ..machine import Cpu
 
 
@@ -56,9 +57,9 @@ def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...],
     """The tile that computes m x n results in the fewest cycles a step of k.
 
     A step costs its multiply-adds or the latency of one, whichever is longer, plus loads that do not
-    overlap fully; positions that a tile has past the edge are paid like the others. `rows`: the mr to try.
-    The first of them with two full vectors is the common tile: others must be better by a sixth, because
-    each other tile is another kernel to compile. With 32 registers that is 8 rows: 12 have a lower cost a step,
+    overlap fully; positions that a tile has past the edge are paid like the others, but for those that its loops for
+    edges leave out. `rows`: the mr to try. The first of them with two full vectors is the common tile: others must be
+    better by a sixth, because each other tile is another kernel to compile. With 32 registers that is 8 rows: 12 have a lower cost a step,
     but leave longer edges and write more at once. Measured on Zen 4 on packed panels, 12 rows and 8, in GF/s of
     float64: 64 x 2000 x 64 45.4 and 51.6, 400 x 400 x 200 54.7 and 56.3, 1000 x 1000 x 4 32.7 and 34.8, x 1000
     53.5 and 54.9; in float32 88 and 100, 106 and 109, 65 and 70, 107 and 108; nowhere were 12 the better.
@@ -74,21 +75,35 @@ def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...],
             for mr in rows:
                 # Of a complex element two are in flight: its multiply-adds come in pairs that wait for each other.
                 registers = (mr + 1) * vectors * components + components ** 2
-                if registers > cpu.registers:
+                too_large = m <= edge_rows(mr) or n <= edge_vectors(vectors) * lanes    # the edge would be all
+                if registers > cpu.registers or too_large:
                     continue
-                vector_bits = lanes * bits
-                flops = mr * vectors * components * components * max(vector_bits, 128) / cpu.fma_bits
-                step = max(flops, cpu.fma_latency) + 0.25 * (mr + vectors) * components
-                width = lanes * vectors
+                cost = sum(across * down * _step(cpu, dtype, height, wide, lanes)
+                           for height, down in _parts(m, mr, edge_rows(mr))
+                           for wide, across in _parts(-(-n // lanes), vectors, edge_vectors(vectors)))
                 if written and written.run < n:
-                    parted = _straddling(width, written.run) * mr * vectors * components * STRADDLING
-                    step += parted / written.steps
-                cost = -(-m // mr) * -(-n // width) * step
+                    parted = _straddling(lanes * vectors, written.run) * mr * vectors * components * STRADDLING
+                    cost += -(-m // mr) * -(-n // (lanes * vectors)) * parted / written.steps
                 common = (mr, vectors, lanes) == (rows[0], 2, cpu.lanes(bits))
                 key = (cost * (5 / 6 if common else 1), -mr * vectors)
                 if best is None or key < best[0]:
                     best = key, RegisterTile(mr, vectors, lanes)
     return best[1]
+
+
+def _step(cpu: Cpu, dtype: str, mr: int, vectors: int, lanes: int) -> float:
+    """Cycles of one step of a tile, or of a part of it."""
+    components, bits = components_and_bits(dtype)
+    flops = mr * vectors * components * components * max(lanes * bits, 128) / cpu.fma_bits
+    return max(flops, cpu.fma_latency) + 0.25 * (mr + vectors) * components
+
+
+def _parts(extent: int, whole: int, edge: int) -> list[tuple[int, int]]:
+    """(size, how many) of what tiles compute along an extent: whole ones, and one that stops at an edge."""
+    full, rest = divmod(extent, whole)
+    if rest:
+        return [(whole, full), (edge if rest <= edge else whole, 1)]
+    return [(whole, full)]
 
 
 def _straddling(width: int, run: int) -> float:
