@@ -16,7 +16,7 @@ from einjit.ir import Kind, LoopNest, tile_width
 from einjit.lower import lower
 from einjit.machine import table_entry
 from einjit.parse import parse
-from einjit.schedule import Ahead, Fuse, Prefetch, Reorder, Split, Unroll, Vectorize, apply
+from einjit.schedule import Ahead, Fuse, Prefetch, Reorder, Split, Stream, Unroll, Vectorize, apply
 from einjit.schedule.choose import choose, normalised
 from tests.equations import random_array
 from tests.reference import assert_close, reference
@@ -75,9 +75,33 @@ def test_what_comes_from_memory_is_read_by_half_lines(equation, extents, lanes):
 @pytest.mark.parametrize("equation,extents,ahead", [
     ("ij->j", (4000, 4000), "U/8"), ("ij->j", (1000, 1000), ""), ("ijk->ik", (100, 400, 1000), ""),    # in turn
     ("ij,j->i", (4000, 4000), "U/8"), ("i,ij,j->", (4000, 4000), "U/8"), ("ij->i", (4000, 4000), ""),
-    ("ij,ji->", (4000, 4000), "U/16"), ("ij,ji->", (400, 400), "")])
+    ("ij,ji->", (4000, 4000), "U/16"), ("ij,ji->", (400, 400), ""), ("ij->j", (1500, 2500), "U/8"),     # over L3 / 2
+    ("ij,ji->ij", (1001, 1001), "U/16"), ("ij,ji->ij", (400, 400), ""), ("ij->ji", (1500, 1500), "U/16"),
+    ("ijk->ikj", (499, 61, 60), "")])                           # most of what follows a row is another place
 def test_rows_read_side_by_side_from_memory_are_asked_for(equation, extents, ahead):
     assert nest_of(equation, *extents).ahead == ahead
+
+
+@pytest.mark.parametrize("equation,n,streamed", [
+    ("ij,ij->ij", 1600, True), ("ij,ij->ij", 1400, False), ("i,j->ij", 1600, False), ("i,j->ij", 2200, True)])
+def test_outputs_go_past_the_caches_that_find_no_room_beside_the_inputs(equation, n, streamed):
+    assert nest_of(equation, n, n).streamed == streamed
+
+
+def test_inputs_that_lie_either_way_are_read_in_runs_of_both_and_the_output_streamed():
+    nest = nest_of("ij,ji->ij", 4000, 4000)
+    assert loops(nest)[:3] == ["V/512", "U/16", "V/16"] and nest.streamed and nest.ahead == "U/16"
+    assert loops(nest_of("ij,i->ji", 4000, 4000))[:2] == ["V/16", "U/16"]      # what lies along rows is in a cache
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [16, 64, 80, 129])
+def test_streamed_squares_of_inputs_that_lie_either_way_are_right(dtype, n):
+    operands = [random_array(np.random.default_rng(i), (n, n), dtype) for i in (1, 2)]
+    schedule = einjit.compile("ij,ji->ij", *operands).schedule
+    loop = next(opt for opt in schedule if isinstance(opt, Reorder)).order[0]
+    kernel = einjit.compile("ij,ji->ij", *operands, schedule=(*schedule, Stream(), Ahead(loop)))
+    assert_close(kernel(*operands), reference("ij,ji->ij", *operands))
 
 
 @pytest.mark.parametrize("equation", ["ij->j", "ij,j->i", "i,ij,j->", "ij,ji->", "ij,ij->j"])

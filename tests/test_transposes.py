@@ -217,12 +217,13 @@ def test_a_staged_kernel_stores_past_the_caches_and_asks_for_what_follows():
 
 @pytest.mark.parametrize("equation,shape,at", [
     ("ijk->ikj", (40, 62, 63), "O"), ("ijk->ikj", (30, 250, 256), "U/64"), ("ijkl->jilk", (9, 9, 62, 63), "O"),
-    ("ijk->jik", (64, 64, 100), "O"), ("ijk->jik", (9, 9, 9), ""), ("ijkl->kjli", (5, 70, 9, 70), "")])
+    ("ijk->jik", (64, 64, 100), "O"), ("ijk->jik", (9, 9, 9), ""), ("ijkl->kjli", (5, 70, 9, 70), ""),
+    ("ijklmn->jilknm", (5, 5, 12, 5, 16, 16), "O"), ("ijklmn->jilknm", (5, 5, 80, 5, 16, 16), "")])
 def test_rows_that_end_inside_of_lines_are_staged(equation, shape, at):
     for l3 in (SMALL_L3, Cache(2**30, 16)):
         nest = chosen(equation, shape, l3=l3, l2=Cache(2**18, 16))[1]
         staged = nest.staged.at if nest.staged else ""
-        assert staged == nest.ahead == (at if l3 is SMALL_L3 else "")
+        assert staged == (at if l3 is SMALL_L3 else "") and (nest.ahead == staged or not staged)
 
 
 @pytest.mark.parametrize("schedule,reason", [

@@ -55,6 +55,11 @@ class Problem:
         return sum(self.size(t) for t in self.inputs)
 
     @property
+    def from_memory(self) -> bool:
+        """Whether what is read comes from memory at least in part: L3, which others use too, holds half its size."""
+        return self.read + self.size(0) > self.cpu.l3.size // 2
+
+    @property
     def largest(self) -> int:
         """The input with the most elements."""
         return max(self.inputs, key=lambda t: extent(self.c.members(t)))
@@ -142,8 +147,8 @@ class Problem:
         moving = [t for t in self.inputs if self.is_unit(vector, t)]
         row = min((vector.extent * self.itemsize(t) for t in moving), default=0)
         on = row >= 4 * PREFETCH or len(moving) == 1 and row >= PREFETCH // 2 and self._is_dense(moving[0])
-        from_memory = self.read > self.cpu.l3.size and all(self.size(t) > self.cpu.l2.size for t in moving)
-        return PREFETCH if on and from_memory else 0
+        large = self.read + self.size(0) > self.cpu.l3.size and all(self.size(t) > self.cpu.l2.size for t in moving)
+        return PREFETCH if on and large else 0
 
     def _is_dense(self, tensor: int) -> bool:
         """Whether the tensor's elements fill their part of memory."""
