@@ -131,6 +131,12 @@ def test_edges_have_loops_of_fewer_rows_and_vectors(extents, expected):
     assert sorted(filter(None, map(multiplies, loops(assembly(nest, X86, "znver4"))))) == expected
 
 
+def test_elements_that_lie_apart_are_packed_by_whole_vectors():
+    text = assembly(matmul(row="znver4", dtype="float64"), X86, "znver4")
+    upper_halves = [sum(x.startswith("vmovhp") for x in loop) for loop in loops(text)]
+    assert 4 in upper_halves        # of the four pairs that a vector is put together from
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_that_are_not_packed_cost_addresses_alone(dtype):
     """Twelve rows and two operands are more addresses than there are registers: some come from the stack."""

@@ -56,13 +56,13 @@ def register_tile(cpu: Cpu, dtype: str, m: int, n: int, rows: tuple[int, ...],
                   written: Written | None = None) -> RegisterTile:
     """The tile that computes m x n results in the fewest cycles a step of k.
 
-    A step costs its multiply-adds or the latency of one, whichever is longer, plus loads that do not
-    overlap fully; positions that a tile has past the edge are paid like the others, but for those that its loops for
-    edges leave out. `rows`: the mr to try. The first of them with two full vectors is the common tile: others must be
-    better by a sixth, because each other tile is another kernel to compile. With 32 registers that is 8 rows: 12 have a lower cost a step,
-    but leave longer edges and write more at once. Measured on Zen 4 on packed panels, 12 rows and 8, in GF/s of
-    float64: 64 x 2000 x 64 45.4 and 51.6, 400 x 400 x 200 54.7 and 56.3, 1000 x 1000 x 4 32.7 and 34.8, x 1000
-    53.5 and 54.9; in float32 88 and 100, 106 and 109, 65 and 70, 107 and 108; nowhere were 12 the better.
+    A step costs its multiply-adds or the latency of one, whichever is longer, plus loads that do not overlap fully;
+    positions that a tile has past the edge are paid like the others, but for those that its loops for edges leave
+    out. `rows`: the mr to try. The first of them with two full vectors is the common tile: others must be better by a
+    sixth, because each other tile is another kernel to compile. With 32 registers that is 8 rows: 12 have a lower
+    cost a step, but leave longer edges and write more at once. Measured on Zen 4 on packed panels, 12 rows and 8, in
+    GF/s of float64: 64 x 2000 x 64 45.4 and 51.6, 400 x 400 x 200 54.7 and 56.3, 1000 x 1000 x 4 32.7 and 34.8, x
+    1000 53.5 and 54.9; in float32 88 and 100, 106 and 109, 65 and 70, 107 and 108; nowhere were 12 the better.
 
     A tile that lies over the end of a run of columns writes its vectors in two parts, through masks. Measured on
     Zen 4 where 24 columns lie together (TCCG 31 to 48, sums of 24 steps), that took 11 to 27 cycles a vector, and
