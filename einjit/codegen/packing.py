@@ -204,8 +204,8 @@ class Packer:
         counted(self.builder, I64(0), count, side, [], square_steps)
 
     def squares(self, destination, base, rows, steps, k) -> None:
-        """Transpose squares down the panel, for `side` steps from k on. In a loop: written out they would take a quarter
-        of the kernel's compile time."""
+        """Transpose squares down the panel, for `side` steps from k on. In a loop: written out they would take a
+        quarter of the kernel's compile time."""
         start = self.builder.add(base, table_entry(self.builder, steps, k))
 
         def square(b, first, _):

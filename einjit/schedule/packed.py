@@ -65,8 +65,8 @@ def _rows_of_a(c: Contraction, cpu: Cpu, n: Sequence[Dimension], t: Tiling, bloc
 def _abreast(cpu: Cpu) -> int:
     """Panels to fill at a time from rows along them, which often lie on pages of their own: as many as have a line
     each in one set of L1, for panels tend to be a power of two apart. Measured on Zen 4, one panel at a time, 4 and 8,
-    in GF/s for `ji,jk->ik`: float64 512 52.5, 54.7 and 54.7, 1000 52.6, 54.3 and 54.3, 2048 51.7, 53.8 and 53.7; float32
-    1000 107, 109 and 110."""
+    in GF/s for `ji,jk->ik`: float64 512 52.5, 54.7 and 54.7, 1000 52.6, 54.3 and 54.3, 2048 51.7, 53.8 and 53.7;
+    float32 1000 107, 109 and 110."""
     return cpu.l1.ways
 
 
