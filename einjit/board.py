@@ -53,12 +53,15 @@ def awake() -> int:
 
 def helper_line(number: int) -> int:
     """Prepare a helper's line: its address. Raises `RuntimeError` where there can be no more."""
-    lock = _new_lock()
-    if number == HELPERS or not lock:
-        raise RuntimeError("there can be no more helpers")
-    _take_lock(lock, 0)
     line = (FIRST_HELPER + LINE * number) // 8
-    _board[line + ASLEEP // 8], _board[line + LOCK // 8] = 0, lock
+    if number == HELPERS:
+        raise RuntimeError("there can be no more helpers")
+    if not _board[line + LOCK // 8]:    # it has one where a thread could not be started
+        lock = _new_lock()
+        if not lock:
+            raise RuntimeError("there can be no more helpers")
+        _take_lock(lock, 0)
+        _board[line + LOCK // 8] = lock
     return ADDRESS + 8 * line
 
 

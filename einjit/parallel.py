@@ -47,16 +47,25 @@ def invite(wanted: int, seconds: float) -> int:
 
 
 def _start(size: int) -> None:
+    """Not by two at once: another thread goes on without those that are missing, and so does a finalizer or a signal
+    handler that runs in the midst of this."""
     global _started
-    with _lock:
+    lock = _lock
+    if not lock.acquire(blocking=False):
+        return
+    try:
         while _started < size:
+            number = _started
+            _started += 1           # before the start, which Ctrl-C may end early: no two helpers share a line
             try:
-                line = board.helper_line(_started)
-                threading.Thread(target=_help, args=(line,), name=f"einjit-{_started + 1}", daemon=True).start()
+                line = board.helper_line(number)
+                threading.Thread(target=_help, args=(line,), name=f"einjit-{_started}", daemon=True).start()
             except RuntimeError:    # no more threads to be had, or the interpreter is ending
+                _started = number
                 return
-            _started += 1
             board.set_size(_started)
+    finally:
+        lock.release()
 
 
 def _help(line: int) -> None:

@@ -111,8 +111,9 @@ class BoundStep:
         if self._launch_shares(memory, helpers, arrays) is NotImplemented:
             return NotImplemented
         out = arrays[0]
-        for at in self.outs:
-            np.add(out, np.ndarray(out.shape, out.dtype, memory.bytes, at, out.strides), out=out)
+        with np.errstate(all="ignore"):     # as in the kernels
+            for at in self.outs:
+                np.add(out, np.ndarray(out.shape, out.dtype, memory.bytes, at, out.strides), out=out)
         _scratch.memory = memory
         return None
 

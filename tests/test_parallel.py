@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import textwrap
 import threading
@@ -16,7 +17,7 @@ import einjit
 from einjit import board, parallel, program
 from einjit.contraction import Layout
 from einjit.launch import Share, launcher, shared_record, tables_bytes
-from einjit.options import options
+from einjit.options import available_threads, options
 from tests.subprocesses import needs_fork, run_code, run_python
 
 LONG = 15  # seconds; nothing here takes so long unless it hangs
@@ -257,6 +258,85 @@ def test_without_threads_it_is_only_slower(monkeypatch):
     ran = []
     Launch(4, lambda number, _: ran.append(number)).run(299)
     assert sorted(ran) == [0, 1, 2, 3]
+
+
+def test_threads_that_cannot_be_started_leave_no_locks_behind(monkeypatch):
+    made, new_lock = [], board._new_lock
+    monkeypatch.setattr(board, "_new_lock", lambda: made.append(new_lock()) or made[-1])
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(3):
+        invitation(parallel._started + 1)
+    with pytest.raises(RuntimeError):
+        board.helper_line(board.HELPERS)
+    assert len(made) <= 1
+
+
+def test_a_call_amid_the_start_of_helpers_goes_on_without_them(monkeypatch):
+    """As a finalizer or a signal handler makes it: it must not wait for the lock that this thread holds."""
+    start, nested = threading.Thread.start, []
+
+    def start_and_call(self):
+        nested.append(invitation(parallel._started + 5))
+        start(self)
+
+    before = parallel._started
+    monkeypatch.setattr(threading.Thread, "start", start_and_call)
+    caller = threading.Thread(target=lambda: parallel._start(before + 2), daemon=True)
+    start(caller)
+    caller.join(LONG)
+    assert not caller.is_alive() and len(nested) == 2 and parallel._started == before + 2
+
+
+def test_ctrl_c_while_a_helper_starts_gives_its_line_to_no_other(monkeypatch):
+    lines, helper_line = [], board.helper_line
+    monkeypatch.setattr(board, "helper_line", lambda number: lines.append(number) or helper_line(number))
+    start = threading.Thread.start
+
+    def interrupted(self):
+        start(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            invitation(parallel._started + 1)
+    invitation(parallel._started + 1)
+    assert len(lines) == len(set(lines)) == 2
+    in_threads(4)
+
+
+@pytest.mark.skipif(available_threads() < 2 or not hasattr(os, "sched_setaffinity"), reason="needs two cores")
+def test_a_helper_is_not_let_onto_cores_that_it_was_kept_from():
+    here = os.sched_getaffinity(0)
+    mine, *others = sorted(here)
+    in_threads(2)
+    helpers = [t.native_id for t in threading.enumerate() if re.fullmatch(r"einjit-\d+", t.name)]
+    for helper in helpers:
+        os.sched_setaffinity(helper, others)
+    os.sched_setaffinity(0, {mine})
+    try:
+        for _ in range(3):
+            wait_until(lambda: board.awake() == 0)
+            in_threads(2)
+        wait_until(lambda: board.awake() == 0)
+        assert {tuple(os.sched_getaffinity(helper)) for helper in helpers} == {tuple(others)}
+    finally:
+        for thread in (0, *helpers):
+            os.sched_setaffinity(thread, here)
+
+
+def test_shared_sums_warn_of_nothing(always_shared):
+    """Which call is shared is a matter of time; that must not decide whether NumPy warns."""
+    x = np.zeros(200_000)
+    x[0], x[-1] = np.inf, -np.inf
+    y = np.zeros(200_000)
+    y[0] = y[-1] = 1.5e308
+    with options(threads=4), np.errstate(all="raise"):
+        assert np.isnan(einjit.einsum("i->", x)) and np.isinf(einjit.einsum("i->", y))
 
 
 def test_there_can_be_no_more_helpers_than_the_board_has_lines():

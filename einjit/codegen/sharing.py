@@ -193,12 +193,14 @@ class _Sharing:
     def _run(self, b, kernel, tables, table_bytes, count, helpers) -> None:
         unseen = b.ptrtoint(b.alloca(I64, LINE // 8), I64)      # where no helper looks
         found = b.call(self.find, [])
-        place = b.select(b.icmp_unsigned("==", found, I64(0)), unseen, found)
+        full = b.icmp_unsigned("==", found, I64(0))
+        place, helpers = b.select(full, unseen, found), b.select(full, I64(0), helpers)     # nobody is woken for it
         words = {_KERNEL: kernel, _TABLES: tables, _TABLE_BYTES: table_bytes, _HELPERS: helpers, _DONE: I64(0)}
         for at, value in words.items():
             b.store(value, _word(b, place, at))
         state = b.add(b.mul(count, I64(_COUNT)), b.mul(helpers, I64(_HELPER)))
         b.store_atomic(state, _word(b, place, _STATE), "seq_cst", 8)
+        b.fence("seq_cst")      # with the one in `_serve`: it sees the share, or this one sees it asleep
         self._wake_for(b, place)
         mine = self._own_shares(b, place)
         self._wait(b, place, b.sub(count, mine))
@@ -269,6 +271,7 @@ class _Sharing:
         b.call(self.watch, [pauses])
         b.atomic_rmw("sub", awake, I64(1), "monotonic")
         b.atomic_rmw("xchg", asleep, I64(1), "seq_cst")
+        b.fence("seq_cst")
         helped = b.call(self.look, [])
         b.cbranch(b.icmp_unsigned("==", helped, I64(0)), sleep, doze)
         b.position_at_end(doze)     # awake again, unless somebody has just woken it: then the lock is open
@@ -283,8 +286,9 @@ class _Sharing:
         b.branch(again)
 
     def _permit(self, b, thread, core, allowed) -> None:
-        """Let the thread (0: this one) run on that core, or not, for `allowed` 1 or 0. Returns 1 if that is so now."""
-        change, refuse = b.append_basic_block("change"), b.append_basic_block("refuse")
+        """Let the thread (0: this one) run on that core, or not, for `allowed` 1 or 0. Returns 1 if that has changed:
+        a core that the thread was not allowed anyway is not to be allowed it later."""
+        change, differs, refuse = (b.append_basic_block(name) for name in ("change", "differs", "refuse"))
         mask = b.alloca(ir.ArrayType(I64, _MASK_BYTES // 8))
         b.store(ir.Constant(mask.type.pointee, None), mask)
         arguments = [b.trunc(thread, I32), I64(_MASK_BYTES), b.ptrtoint(mask, I64)]
@@ -292,8 +296,11 @@ class _Sharing:
         b.cbranch(b.and_(got, b.icmp_unsigned("<", core, I64(8 * _MASK_BYTES))), change, refuse)
         b.position_at_end(change)
         word, at = _word(b, b.add(arguments[2], b.mul(b.lshr(core, I64(6)), I64(8))), 0), b.and_(core, I64(63))
-        without = b.and_(b.load(word), b.not_(b.shl(I64(1), at)))
-        b.store(b.or_(without, b.shl(allowed, at)), word)
+        now = b.load(word)
+        wanted = b.or_(b.and_(now, b.not_(b.shl(I64(1), at))), b.shl(allowed, at))
+        b.cbranch(b.icmp_unsigned("!=", now, wanted), differs, refuse)
+        b.position_at_end(differs)
+        b.store(wanted, word)
         done = b.call(self.allow, arguments)        # refused where there is no other core
         b.ret(b.zext(b.icmp_signed("==", done, I32(0)), I64))
         b.position_at_end(refuse)
