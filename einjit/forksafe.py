@@ -9,6 +9,7 @@ from __future__ import annotations
 
 # Hooks that run before a fork run in reverse order of registration. A compile imports Numba, which takes
 # logging's lock on the way; logging's hook takes it too. Ours must come first, so be registered later.
+import gc
 import logging  # noqa: F401
 import os
 import sys
@@ -72,18 +73,27 @@ def uninterrupted(function: Callable[[], Result]) -> Result:
 
     It runs in a thread of its own; a KeyboardInterrupt reaches the waiting caller, and `function` goes on. A
     fork waits until it has ended, and so does the next call.
+
+    No garbage is searched for meanwhile: a finalizer that runs in that thread, and calls einsum, would wait for
+    the lock of the caller, who waits for the thread. Nor would it be cheap: Numba makes so many objects that
+    Python would search all that the process holds several times, 0.1 s for every third kernel, which takes 0.3 s.
     """
     raised: list[BaseException] = []
     result: list[Result] = []
 
     def work() -> None:
+        collects = False
         try:
             with _import_lock:
+                collects = gc.isenabled()
+                gc.disable()
                 result.append(function())
         except BaseException as error:
             raised.append(error)
         finally:
-            ended.release()
+            ended.release()     # before garbage is searched for: nobody waits for this thread any more
+            if collects:
+                gc.enable()
 
     # Not Thread.join: interrupted, it takes the thread for ended (CPython 3.11's _wait_for_tstate_lock).
     ended = threading.Lock()

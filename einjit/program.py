@@ -102,10 +102,9 @@ class BoundStep:
         return self._launch_shares(scratch(self.workspace), helpers, arrays) if helpers else self._alone.run(*arrays)
 
     def _run_sums(self, *arrays):
-        """Each share but the first is added up in an output of its own."""
+        """Each share but the first is added up in an output of its own, also where nobody helps: the order of
+        additions must not depend on that."""
         helpers = parallel.invite(self.threads - 1, self.seconds)
-        if not helpers:
-            return self._alone.run(*arrays)
         memory = scratch(self.workspace)
         _scratch.memory = None      # a finalizer that runs before the end, and calls einsum, must have another
         if self._launch_shares(memory, helpers, arrays) is NotImplemented:

@@ -115,3 +115,36 @@ def test_fork_survives_other_releases_of_numba_and_llvmlite():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     assert run_code(code, timeout=LONG).strip() == "0"
+
+
+def test_no_finalizer_runs_in_the_thread_that_compiles():
+    """One that calls einsum would wait there for a lock of the caller, who waits for the thread."""
+    code = """
+        import gc, threading
+        from einjit.forksafe import compile_lock, uninterrupted
+
+        class Finalized:
+            def __del__(self):
+                free = compile_lock.acquire(timeout=5)
+                got.append(free)
+                if free:
+                    compile_lock.release()
+
+        def make_garbage():
+            for _ in range(100):
+                cycle = Finalized()
+                cycle.itself = cycle
+
+        got = []
+        gc.set_threshold(1)
+        with compile_lock:
+            uninterrupted(make_garbage)
+        for thread in threading.enumerate():
+            if thread.name == "einjit-compile":
+                thread.join()
+        assert gc.isenabled()
+        gc.collect()
+        assert got == [True] * 100
+        print("no wait")
+    """
+    assert run_code(code, timeout=4 * LONG).strip() == "no wait"

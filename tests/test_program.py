@@ -111,6 +111,17 @@ def test_threads_add_up_their_shares(case, dtype, lay, always_shared):
     assert_close(out, expected)
 
 
+def test_shared_sums_are_the_same_to_the_bit_whoever_helps(always_shared, monkeypatch):
+    a = numbers(370, 530)
+    together = made("ij,ij->", a, a, threads=3)
+    results = []
+    for helpers in (0, 1, 2):
+        monkeypatch.setattr("einjit.parallel.invite", lambda wanted, seconds, helpers=helpers: helpers)
+        results.append(together([a, a]))
+    np.testing.assert_array_equal(results[1:], [results[0]] * 2)
+    assert not np.array_equal(results[0], made("ij,ij->", a, a)([a, a]))        # one thread adds up in another order
+
+
 def test_shared_sums_keep_their_memory_until_they_are_added_up(always_shared):
     """A finalizer may run in between, and call einsum."""
     a, b = numbers(37, 530), numbers(37, 530) + 5

@@ -8,9 +8,7 @@ Nothing here may be interrupted half-way: callers run it through `forksafe.unint
 """
 from __future__ import annotations
 
-import gc
 import linecache
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -36,22 +34,8 @@ class LoadedCode:
 
 def compile_source(source: Source) -> MachineCode:
     """Compile a kernel with Numba for this machine."""
-    with _garbage_kept():
-        module, symbol = _optimised(source)
-        return MachineCode(target_machine().emit_object(module), symbol)
-
-
-@contextmanager
-def _garbage_kept():
-    """Numba makes so many objects that Python would search all that the process holds for garbage, several times:
-    with NumPy and Numba imported, 0.1 s more for every third kernel, which takes 0.3 s."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    module, symbol = _optimised(source)
+    return MachineCode(target_machine().emit_object(module), symbol)
 
 
 def llvm_of(source: Source) -> str:

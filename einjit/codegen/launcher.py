@@ -68,7 +68,7 @@ class _Launcher:
     def emit(self, max_arrays: int, stack_workspace: int) -> None:
         b = self.builder
         record_array, args, count = self.function.args
-        self.pointers = b.ptrtoint(b.alloca(ir.ArrayType(I64, max_arrays)), I64)
+        self.pointers = b.ptrtoint(b.alloca(ir.ArrayType(I64, max_arrays + 1)), I64)     # and the stack's workspace
         stack = b.alloca(ir.ArrayType(I8, stack_workspace))
         stack.align = 64
         record = self.load(record_array, _DATA)
