@@ -91,13 +91,15 @@ def uninterrupted(function: Callable[[], Result]) -> Result:
         except BaseException as error:
             raised.append(error)
         finally:
-            ended.release()     # before garbage is searched for: nobody waits for this thread any more
+            # No object is made between these two, so no garbage is searched for before the caller goes on.
             if collects:
-                gc.enable()
+                enable()
+            release()
 
     # Not Thread.join: interrupted, it takes the thread for ended (CPython 3.11's _wait_for_tstate_lock).
     ended = threading.Lock()
     ended.acquire()
+    enable, release = gc.enable, ended.release
     # In the caller's context: its options hold for what is done here.
     thread = threading.Thread(target=copy_context().run, args=(work,), name="einjit-compile")
     try:

@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import ast
-import gc
 import hashlib
 import re
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
@@ -222,27 +220,6 @@ def test_squares_are_written_out_once_however_wide_a_panel_is():
         return fill.inspect_llvm(fill.signatures[0]).count("shufflevector")
 
     assert shuffles(64) - shuffles(32) < 24         # of which a square takes that many
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-@pytest.mark.parametrize("error", [None, RuntimeError], ids=str)
-def test_no_garbage_is_searched_for_while_a_kernel_compiles(monkeypatch, enabled, error):
-    optimised, seen, before = build._optimised, [], gc.isenabled()
-
-    def observed(source):
-        seen.append(gc.isenabled())
-        if error:
-            raise error
-        return optimised(source)
-
-    monkeypatch.setattr(build, "_optimised", observed)
-    try:
-        (gc.enable if enabled else gc.disable)()
-        with pytest.raises(error) if error else nullcontext():
-            build.compile_source(emit(matmul()))
-        assert seen == [False] and gc.isenabled() is enabled
-    finally:
-        (gc.enable if before else gc.disable)()
 
 
 # -- packing, from every layout ----------------------------------------------------------------------------

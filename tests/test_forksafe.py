@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+from contextlib import nullcontext
+
 import pytest
 
+from einjit.forksafe import uninterrupted
 from tests.subprocesses import needs_fork, run_code
 
 LONG = 15  # seconds; nothing here takes so long unless it hangs
@@ -115,6 +119,25 @@ def test_fork_survives_other_releases_of_numba_and_llvmlite():
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     assert run_code(code, timeout=LONG).strip() == "0"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("error", [None, RuntimeError], ids=str)
+def test_no_garbage_is_searched_for_while_a_kernel_compiles(enabled, error):
+    seen, before = [], gc.isenabled()
+
+    def compiling():
+        seen.append(gc.isenabled())
+        if error:
+            raise error
+
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(error) if error else nullcontext():
+            uninterrupted(compiling)
+        assert seen == [False] and gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_no_finalizer_runs_in_the_thread_that_compiles():
