@@ -46,11 +46,6 @@ _board = immortal(_memory[-_memory.ctypes.data % LINE:][:BYTES].view(np.int64))
 ADDRESS = _board.ctypes.data
 
 
-def awake() -> int:
-    """How many helpers look for work, or work."""
-    return int(_board[AWAKE // 8])
-
-
 def helper_line(number: int) -> int:
     """Prepare a helper's line: its address. Raises `RuntimeError` where there can be no more."""
     line = (FIRST_HELPER + LINE * number) // 8

@@ -54,6 +54,7 @@ def shared_record(kernel: int, shares: Sequence[Share], layouts: Sequence[Layout
     memory for all of them: first `tables_bytes`, then what the shares say. Its first word is the
     number of helpers that may join."""
     words = _head(kernel, sharing().run, len(shares), layouts, slots, workspace=True)
+    words.append(_table_bytes(len(layouts)))
     for share in shares:
         words += [share.params.ctypes.data, share.out, share.workspace]
     return np.array(words, dtype=np.int64)
@@ -61,8 +62,12 @@ def shared_record(kernel: int, shares: Sequence[Share], layouts: Sequence[Layout
 
 def tables_bytes(shares: int, layouts: int) -> int:
     """Bytes that a shared launch needs at the start of its memory."""
-    table = 8 * (layouts + 2)       # the parameter block, the arrays, the workspace
-    return LINE + shares * -(-table // LINE) * LINE
+    return LINE + shares * _table_bytes(layouts)
+
+
+def _table_bytes(layouts: int) -> int:
+    """Of a share's table, in whole lines: its parameter block, the arrays, the workspace."""
+    return -(-8 * (layouts + 2) // LINE) * LINE
 
 
 def _head(kernel: int, params: int, shares: int, layouts, slots, workspace: bool) -> list[int]:

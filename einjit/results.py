@@ -19,18 +19,19 @@ from math import prod
 
 import numpy as np
 
+from .board import LINE
 from .cache import on_clear
 from .contraction import Layout
 
 LEAST = 1 << 20         # bytes of a result from which on its memory is kept
-LINE = 64               # bytes of a cache line, where blocks begin: no store of a vector is split
 MOST = 32               # blocks in the list: it is gone through at each call
 SLACK = 8               # a block may be larger than asked for by this part of its size
 
 
 @dataclass(frozen=True)
 class _Block:
-    """`memory`: bytes; `start`: the first of them on a cache line's boundary; `size`: bytes from there."""
+    """`memory`: bytes; `start`: the first of them on a cache line's boundary, so that no store of a vector is split;
+    `size`: bytes from there."""
 
     memory: np.ndarray
     start: int

@@ -15,6 +15,7 @@ import pytest
 
 import einjit
 from einjit import board, parallel, program
+from einjit.codegen import sharing
 from einjit.contraction import Layout
 from einjit.launch import Share, launcher, shared_record, tables_bytes
 from einjit.options import available_threads, options
@@ -67,6 +68,11 @@ def in_threads(count):
     return ran
 
 
+def awake() -> int:
+    """How many helpers look for work, or work."""
+    return ctypes.c_int64.from_address(board.ADDRESS + board.AWAKE).value
+
+
 def wait_until(condition):
     end = time.monotonic() + LONG
     while not condition():
@@ -117,7 +123,7 @@ def test_shares_run_at_once():
 def test_helpers_that_sleep_are_woken():
     for _ in range(3):
         in_threads(4)
-        wait_until(lambda: board.awake() == 0)
+        wait_until(lambda: awake() == 0)
 
 
 def test_no_more_helpers_than_invited():
@@ -179,6 +185,29 @@ def test_more_callers_at_once_than_the_board_has_places():
         thread.join(LONG)
     # A helper may hold a share 0 while its caller goes on, so that the barrier sees every launch.
     assert counts == [90] * callers
+
+
+def test_nobody_is_woken_for_a_launch_that_has_no_place():
+    in_threads(4)
+    wait_until(lambda: awake() == 0)
+    taken = [ctypes.c_int64.from_address(board.ADDRESS + board.FIRST_PLACE + board.LINE * i + sharing._TAKEN)
+             for i in range(board.PLACES)]
+    ran, woken = [], []
+
+    def task(number, pointers):
+        ran.append(threading.get_ident())
+        end = time.perf_counter() + 0.02
+        while time.perf_counter() < end:        # who was woken watches for a millisecond
+            woken.append(awake())
+
+    for word in taken:
+        word.value = 1
+    try:
+        Launch(3, task).run(3)
+    finally:
+        for word in taken:
+            word.value = 0
+    assert ran == [threading.get_ident()] * 3 and not any(woken)
 
 
 def test_many_threads_compute_at_once(always_shared):
@@ -320,9 +349,9 @@ def test_a_helper_is_not_let_onto_cores_that_it_was_kept_from():
     os.sched_setaffinity(0, {mine})
     try:
         for _ in range(3):
-            wait_until(lambda: board.awake() == 0)
+            wait_until(lambda: awake() == 0)
             in_threads(2)
-        wait_until(lambda: board.awake() == 0)
+        wait_until(lambda: awake() == 0)
         assert {tuple(os.sched_getaffinity(helper)) for helper in helpers} == {tuple(others)}
     finally:
         for thread in (0, *helpers):
@@ -395,7 +424,7 @@ def test_a_forked_child_has_helpers_of_its_own():
     for _ in range(5):
         child = os.fork()
         if child == 0:
-            assert board.awake() == 0 and parallel._started == 0
+            assert parallel._started == 0
             assert right() and parallel._started == 2
             grandchild = os.fork()
             if grandchild == 0:

@@ -5,10 +5,10 @@ The record, int64 words: the kernel's address, its parameter block, the number o
 the address, check nothing), the number of dimensions, the flags that must be set, the first and the end byte
 that it touches (from its data pointer), its place among the kernel's pointers, its shape and its strides.
 
-With two shares and more, the second word is the address of `sharing.RUN`, and each share has three words more:
-its parameter block, and where its output and its workspace lie in the last array (output 0: the launch's own).
-That array begins with a line of which the first word says how many helpers may join; the tables of the
-shares follow.
+With two shares and more, the second word is the address of `sharing.RUN`. Behind the arrays stand the bytes of a
+share's table, and then for each share its parameter block, and where its output and its workspace lie in the last
+array (output 0: the launch's own). That array begins with a line of which the first word says how many helpers may
+join; the tables of the shares follow.
 
 The layout of a NumPy array object is part of NumPy's C ABI: data, nd, dimensions, strides, base, descr and
 flags, in this order, behind the object header.
@@ -19,10 +19,9 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from ..board import LINE
 from .irloops import counted
 from .sharing import call_kernel
-from .vectors import I8, I32, I64
+from .vectors import I8, I32, I64, LINE
 
 SYMBOL = "einjit_launch"
 
@@ -161,7 +160,7 @@ class _Launcher:
         last = b.sub(arrays, I64(1))
         memory = self.load(b.add(self.pointers, b.mul(last, I64(8))))
         tables = b.add(memory, I64(LINE))
-        bytes_each = b.and_(b.add(b.mul(b.add(arrays, I64(1)), I64(8)), I64(LINE - 1)), I64(-LINE))
+        bytes_each, words = self.load(words), b.add(words, I64(8))
 
         def write(b, i, _):
             params, out, workspace = (self.load(b.add(words, b.mul(i, I64(24))), 8 * k) for k in range(3))

@@ -11,6 +11,16 @@ work is on the board, so that many are awake soon and the caller has begun.
 All that decides who runs a share is one word of the launch's place on the board, its state: the next share,
 the number of shares, and how many helpers may still join. It changes by compare-and-exchange. A helper that
 has taken a share may read the rest of the place: the launch cannot end before that share has.
+
+A helper that goes to sleep says so in ASLEEP and then waits for its LOCK, which is shut. Who changes ASLEEP from 1
+to 0, by compare-and-exchange, must open the lock, once; the helper's waiting shuts it again. If the helper itself
+makes that change, because it found work, it does not wait. So the lock is never opened twice.
+
+    state   bits 0-15 the next share, 16-31 how many there are, 32-47 how many helpers may still join
+    take    a share is the caller's from now on     share   run it
+    help    a helper takes and runs a share of one launch, if it may
+    look    `help` at every place                   watch   `look` again and again, for a time
+    wake    open the locks of sleepers
 """
 from __future__ import annotations
 
@@ -18,9 +28,9 @@ from typing import Callable
 
 from llvmlite import ir
 
-from ..board import ASLEEP, AWAKE, FIRST_HELPER, FIRST_PLACE, FORBIDDEN, LINE, LOCK, PLACES, SIZE, THREAD
+from ..board import ASLEEP, AWAKE, FIRST_HELPER, FIRST_PLACE, FORBIDDEN, LOCK, PLACES, SIZE, THREAD
 from .irloops import counted
-from .vectors import I8, I32, I64
+from .vectors import I8, I32, I64, LINE
 
 RUN, SERVE, WATCH = "einjit_run", "einjit_serve", "einjit_watch"
 YIELD = "einjit_yield"          # the system's function that lets another thread have this core
@@ -164,8 +174,9 @@ class _Sharing:
         with b.if_then(b.icmp_signed(">=", number, I64(0))):
             self._wake_for(b, place)
             b.call(self.share, [place, number])
+            # In this order: once the share is done the launch may be over, and the place another's.
             b.atomic_rmw("add", _word(b, place, _STATE), I64(_HELPER), "acq_rel")
-            b.atomic_rmw("add", _word(b, place, _DONE), I64(1), "release")     # from here on it may be over
+            b.atomic_rmw("add", _word(b, place, _DONE), I64(1), "release")
             b.ret(I64(1))
         b.ret(I64(0))
 

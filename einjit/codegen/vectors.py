@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from ..board import LINE  # noqa: F401 - for whoever emits code
+
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
-LINE = 64                   # bytes of a cache line
 
 
 # -- vectors ---------------------------------------------------------------------------------------------
