@@ -55,7 +55,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--dtype", action="append", choices=DTYPES, help="again for more; default: the suite's own, mostly f32 and f64")
     add("--subject", default="einjit", choices=PEERS, help="whom the others are compared with")
     add("--peers", help=f"comma-separated, of {', '.join(PEERS)}; default: the suite's own list")
-    add("--threads", type=positive, default=1, help="of every library; 1 also pins the process to a core")
+    add("--threads", type=positive, default=1, help="of every library; 1 also pins the process to a core. With "
+        "`--peers einjit.alone`: what they gain")
     add("--size", choices=TCCG_SIZES, default=TCCG_SIZES[0], help="of TCCG's largest tensor")
     add("--filter", type=regex, metavar="RE", help="only cases whose name, family or equation matches")
     add("--repeat-time", type=float, default=0.3, metavar="S", help="seconds for each peer on each case")
@@ -165,8 +166,6 @@ def run_suite(suite, size: str, arguments: argparse.Namespace):
     from .report import timed_row
 
     peers = [name for name in (arguments.peers.split(",") if arguments.peers else suite.peers) if name]
-    if arguments.threads > 1 and arguments.subject == "einjit":
-        peers.append("einjit.alone")
     found, absent = load([arguments.subject, *peers], arguments.threads)
     if arguments.subject in absent:
         raise SystemExit(f"the subject {arguments.subject} is not here: {absent[arguments.subject]}")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -215,14 +217,17 @@ class EinjitHandle(Einjit):
 
 
 class EinjitAlone(Einjit):
-    """A compiled kernel that runs on one thread, whatever the others may use."""
+    """The same call on one thread, whatever the others may use."""
 
     name = "einjit.alone"
 
     def prepare(self, case, operands, out):
-        with self.library.options(threads=1):
-            kernel = self.library.compile(case.equation, *operands, dtype=case.result or None)
-        return lambda: kernel(*operands, out=out)
+        context = copy_context()
+        context.run(self._enter_one_thread)
+        return partial(context.run, super().prepare(case, operands, out))
+
+    def _enter_one_thread(self) -> None:
+        self.library.options(threads=1).__enter__()
 
 
 PEERS = {peer.name: peer for peer in (

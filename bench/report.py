@@ -34,12 +34,19 @@ class Result:
     absent: dict[str, str]
     rows: list[dict[str, object]] = field(default_factory=list)
 
+    @property
+    def by_itself(self) -> bool:
+        """Whether no other library was timed: the threads of one may still be busy when it is another's turn."""
+        timed = {name for row in self.rows for name in row["seconds"]} if self.unit != "latency" else set()
+        return bool(timed) and all(is_own(name, self.subject) for name in timed)
+
     def save(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         threads = self.options.get("threads", 1)
         size = [str(self.options["size"])] if self.suite == "tccg" else []
         out = ["out"] if self.options.get("out") else []
-        parts = [self.suite, *size, *out, *([f"{threads}threads"] if threads > 1 else []),
+        alone = ["alone"] if self.by_itself else []
+        parts = [self.suite, *size, *out, *([f"{threads}threads"] if threads > 1 else []), *alone,
                  self.date.replace(":", ""), self.machine["llvm_cpu"]]
         path = folder / f"{'-'.join(parts)}.json"
         rows = ",\n".join(json.dumps(row) for row in self.rows)

@@ -48,7 +48,8 @@ class Standing:
 
 def summarise(results: Sequence[Result]) -> list[Standing]:
     """Of several runs of a suite, the latest counts, case by case."""
-    found = (_standing(*key, cases) for key, cases in _latest(results).items())
+    beside_peers = [result for result in results if not result.by_itself]
+    found = (_standing(*key, cases) for key, cases in _latest(beside_peers).items())
     return [standing for standing in found if standing]
 
 
@@ -103,8 +104,9 @@ class Speedup:
 
 
 def speedups(results: Sequence[Result]) -> list[Speedup]:
+    """Of runs without other libraries."""
     found = []
-    for (suite, dtype, threads), cases in _latest(results).items():
+    for (suite, dtype, threads), cases in _latest([result for result in results if result.by_itself]).items():
         gains = [(alone / own, row["name"], row["limit"] == "FMA" and alone >= LONG) for result, row in cases
                  if (own := row["seconds"].get(result.subject)) and (alone := row["seconds"].get(ALONE))]
         if gains:
@@ -154,7 +156,8 @@ def latencies(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
 def families(results: Sequence[Result]) -> dict[str, list[Standing]]:
     """For each suite and family, the standing in each dtype."""
     found: dict[str, list[Standing]] = {}
-    for (suite, dtype, threads), cases in _latest(results).items():
+    beside_peers = [result for result in results if not result.by_itself]
+    for (suite, dtype, threads), cases in _latest(beside_peers).items():
         for family, members in _by_family(cases).items():
             if standing := _standing(suite, dtype, threads, members):
                 found.setdefault(" ".join(dict.fromkeys(f"{suite} {family}".split())), []).append(standing)

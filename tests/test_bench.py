@@ -226,29 +226,33 @@ def test_a_summary_has_means_leasts_and_the_cases_behind():
     assert [(case.case, case.peer) for case in second.behind] == [("second", "torch"), ("first", "numpy")]
 
 
-def test_speedups_are_of_runs_beside_one_thread():
-    rows = [{**ROWS[0], "name": name, "limit": limit, "seconds": {"einjit": own, "einjit.alone": alone, "numpy": 9.0}}
+def test_speedups_are_of_runs_without_other_libraries(tmp_path):
+    rows = [{**ROWS[0], "name": name, "limit": limit, "seconds": {"einjit": own, "einjit.alone": alone}}
             for name, limit, own, alone in (("short", "FMA", 0.002, 0.0018), ("long", "FMA", 0.01, 0.018),
                                             ("longer", "FMA", 0.02, 0.04), ("bytes", "triad", 0.01, 0.01))]
-    threaded = replace(RESULT, options={"threads": 2}, rows=rows)
-    (gain,) = summary.speedups([RESULT, threaded])
+    alone = replace(RESULT, options={"threads": 2}, rows=rows)
+    busy = [{**row, "seconds": {"einjit": 1.0, "einjit.alone": 0.1, "numpy": 9.0}} for row in rows]
+    beside = replace(RESULT, options={"threads": 2}, rows=busy, date="2026-02-01T00:00:00Z")
+    (gain,) = summary.speedups([RESULT, alone, beside])
     assert (gain.title, gain.cases, gain.at) == ("square float32, 2 threads", 4, "short")
     assert (gain.mean, gain.least, gain.least_long) == pytest.approx(((0.9 * 1.8 * 2) ** 0.25, 0.9, 1.8))
-    (standing,) = [standing for standing in summary.summarise([threaded]) if standing.threads == 2]
-    assert standing.behind == () and list(standing.peers) == ["numpy"]
+    (standing,) = [standing for standing in summary.summarise([alone, beside]) if standing.threads == 2]
+    assert standing.behind == () and list(standing.peers) == ["numpy"] and standing.best == pytest.approx(9)
+    assert alone.save(tmp_path).name.startswith("square-2threads-alone-")
 
 
-def test_the_library_on_one_thread_compiles_for_one(monkeypatch):
+def test_the_library_on_one_thread_runs_on_one(monkeypatch):
     alone = object.__new__(peers.EinjitAlone)       # without setting options for the whole process
-    alone.library, threads, compile = einjit, [], einjit.compile
+    alone.library, threads, einsum = einjit, [], einjit.einsum
 
     def noting_threads(*args, **keywords):
         threads.append(einjit.options().threads)
-        return compile(*args, **keywords)
+        return einsum(*args, **keywords)
 
-    monkeypatch.setattr(einjit, "compile", noting_threads)
+    monkeypatch.setattr(einjit, "einsum", noting_threads)
     with einjit.options(threads=4):
         result = alone.prepare(MATMUL, MATMUL.operands(), None)()
+        assert einjit.options().threads == 4
     assert threads == [1]
     assert reference(MATMUL, MATMUL.operands()).error(result) <= 1
 
