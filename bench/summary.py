@@ -48,9 +48,12 @@ class Standing:
 
 def summarise(results: Sequence[Result]) -> list[Standing]:
     """Of several runs of a suite, the latest counts, case by case."""
-    beside_peers = [result for result in results if not result.by_itself]
-    found = (_standing(*key, cases) for key, cases in _latest(beside_peers).items())
+    found = (_standing(*key, cases) for key, cases in _latest(_beside_peers(results)).items())
     return [standing for standing in found if standing]
+
+
+def _beside_peers(results: Sequence[Result]) -> list[Result]:
+    return [result for result in results if not result.by_itself]
 
 
 def _latest(results: Sequence[Result]) -> dict[tuple[str, str, int], list[tuple[Result, dict]]]:
@@ -156,8 +159,7 @@ def latencies(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
 def families(results: Sequence[Result]) -> dict[str, list[Standing]]:
     """For each suite and family, the standing in each dtype."""
     found: dict[str, list[Standing]] = {}
-    beside_peers = [result for result in results if not result.by_itself]
-    for (suite, dtype, threads), cases in _latest(beside_peers).items():
+    for (suite, dtype, threads), cases in _latest(_beside_peers(results)).items():
         for family, members in _by_family(cases).items():
             if standing := _standing(suite, dtype, threads, members):
                 found.setdefault(" ".join(dict.fromkeys(f"{suite} {family}".split())), []).append(standing)
