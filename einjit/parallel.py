@@ -37,7 +37,7 @@ def invite(wanted: int, seconds: float) -> int:
     _work = seconds if now - _last_launch > WATCH_SECONDS else _work + seconds
     _last_launch = now
     allowed = current().threads - 1
-    if _work < WAKE_SECONDS or allowed < 1:
+    if allowed < 1 or (_work < WAKE_SECONDS and not board.awake()):
         return 0
     if allowed > wanted:
         allowed = wanted

@@ -68,11 +68,6 @@ def in_threads(count):
     return ran
 
 
-def awake() -> int:
-    """How many helpers look for work, or work."""
-    return ctypes.c_int64.from_address(board.ADDRESS + board.AWAKE).value
-
-
 def wait_until(condition):
     end = time.monotonic() + LONG
     while not condition():
@@ -123,7 +118,7 @@ def test_shares_run_at_once():
 def test_helpers_that_sleep_are_woken():
     for _ in range(3):
         in_threads(4)
-        wait_until(lambda: awake() == 0)
+        wait_until(lambda: board.awake() == 0)
 
 
 def test_no_more_helpers_than_invited():
@@ -189,7 +184,7 @@ def test_more_callers_at_once_than_the_board_has_places():
 
 def test_nobody_is_woken_for_a_launch_that_has_no_place():
     in_threads(4)
-    wait_until(lambda: awake() == 0)
+    wait_until(lambda: board.awake() == 0)
     taken = [ctypes.c_int64.from_address(board.ADDRESS + board.FIRST_PLACE + board.LINE * i + sharing._TAKEN)
              for i in range(board.PLACES)]
     ran, woken = [], []
@@ -198,7 +193,7 @@ def test_nobody_is_woken_for_a_launch_that_has_no_place():
         ran.append(threading.get_ident())
         end = time.perf_counter() + 0.02
         while time.perf_counter() < end:        # who was woken watches for a millisecond
-            woken.append(awake())
+            woken.append(board.awake())
 
     for word in taken:
         word.value = 1
@@ -249,6 +244,8 @@ def test_helpers_are_woken_when_there_has_been_enough_work_without_a_pause(monke
     clock = [100.0]
     monkeypatch.setattr(parallel.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(parallel, "_last_launch", 0.0)
+    helpers = [0]
+    monkeypatch.setattr(board, "awake", lambda: helpers[0])
     short, pause = 0.4 * parallel.WAKE_SECONDS, 1.1 * parallel.WATCH_SECONDS
 
     def invited(after: float, seconds: float) -> int:
@@ -260,6 +257,8 @@ def test_helpers_are_woken_when_there_has_been_enough_work_without_a_pause(monke
         assert [invited(pause, short) for _ in range(5)] == [0] * 5
         assert invited(pause, parallel.WAKE_SECONDS) == 1
         assert invited(0.5 * pause, short) == 1         # they are awake still
+        helpers[0] = 1      # a long launch has begun long ago, and just ended
+        assert invited(5 * pause, short) == 1
 
 
 def test_without_helpers_no_share_packs_for_itself(monkeypatch):
@@ -349,9 +348,9 @@ def test_a_helper_is_not_let_onto_cores_that_it_was_kept_from():
     os.sched_setaffinity(0, {mine})
     try:
         for _ in range(3):
-            wait_until(lambda: awake() == 0)
+            wait_until(lambda: board.awake() == 0)
             in_threads(2)
-        wait_until(lambda: awake() == 0)
+        wait_until(lambda: board.awake() == 0)
         assert {tuple(os.sched_getaffinity(helper)) for helper in helpers} == {tuple(others)}
     finally:
         for thread in (0, *helpers):
