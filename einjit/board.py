@@ -42,7 +42,6 @@ def immortal(thing: Thing) -> Thing:
 
 _memory = immortal(np.zeros(BYTES + LINE, np.uint8))
 _board = immortal(_memory[-_memory.ctypes.data % LINE:][:BYTES].view(np.int64))
-_words = _board.data    # read in a quarter of the time that NumPy takes
 
 ADDRESS = _board.ctypes.data
 
@@ -63,7 +62,7 @@ def helper_line(number: int) -> int:
 
 def awake() -> int:
     """How many helpers watch the board or work."""
-    return _words[AWAKE // 8]
+    return int(_board[AWAKE // 8])
 
 
 def set_size(helpers: int) -> None:

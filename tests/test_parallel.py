@@ -121,6 +121,18 @@ def test_helpers_that_sleep_are_woken():
         wait_until(lambda: board.awake() == 0)
 
 
+def test_those_who_work_are_awake():
+    awake, barrier = [], threading.Barrier(3)
+
+    def task(number, pointers):
+        barrier.wait(LONG)
+        awake.append(board.awake())
+        barrier.wait(LONG)
+
+    Launch(3, task).run(invitation(2))
+    assert min(awake) >= 2
+
+
 def test_no_more_helpers_than_invited():
     in_threads(6)
     for helpers in (1, 2):
