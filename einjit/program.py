@@ -21,12 +21,12 @@ from .ir import Kind, Label, LoopNest
 from .launch import (MAX_SHARES, STACK_WORKSPACE, Share, byte_bounds, launcher, record, shared_record,
                      tables_bytes)
 from .params import Parameters, parameters, tile_width
+from .schedule.choice import output_can_be_repeated
 
 GIL_WORK = 20_000           # points of the iteration space from which on the GIL is released
 SHARE_SECONDS = 5e-6        # of work, at the least, for which another thread is worth it, by an estimate:
 POINT_BYTES = 2e11          # bytes of the accumulator's dtype that a core multiplies and adds in a second,
 MOVED_BYTES = 6e10          # and bytes that it moves; of a fast core with its data in the caches
-OWN_OUTPUT = 1 << 20        # bytes of an output, at most, that threads have each for themselves
 PAGE = 4096
 
 
@@ -60,7 +60,7 @@ class BoundStep:
         layouts = (out, *inputs)
         slots = (0, *(1 + step.contraction.operands.index(i) for i in range(len(inputs))))
         self.seconds = _seconds(step.contraction, layouts)
-        ranges = _shares(step, out, min(threads, int(self.seconds / SHARE_SECONDS), MAX_SHARES))
+        ranges = _shares(step, min(threads, int(self.seconds / SHARE_SECONDS), MAX_SHARES))
         blocks = [parameters(step.nest, step.contraction, step.source.words, r) for r in ranges]
         self.threads = len(blocks)
         if self.threads > 1:
@@ -142,22 +142,16 @@ def _shared_loop(nest: LoopNest) -> Label | None:
     return next((nest.label(loop.label) for loop in nest.loops if loop.kind is Kind.PARALLEL), None)
 
 
-def _shares(step: CompiledStep, out: Layout, threads: int) -> list[dict[str, tuple[int, int]]]:
+def _shares(step: CompiledStep, threads: int) -> list[dict[str, tuple[int, int]]]:
     """Ranges of the parallel label, one a thread, in whole register tiles."""
     label = _shared_loop(step.nest)
-    if threads < 2 or label is None or (label.summed and not _can_be_repeated(step, out)):
+    if threads < 2 or label is None or (label.summed and not output_can_be_repeated(step.contraction)):
         return [{}]
     width = tile_width(step.nest, label.name)
     tiles = -(-label.extent // width)
     count = min(threads, tiles)
     ends = [min(label.extent, tiles * (i + 1) // count * width) for i in range(count)]
     return [{label.name: (start, end)} for start, end in zip([0, *ends], ends)]
-
-
-def _can_be_repeated(step: CompiledStep, out: Layout) -> bool:
-    """Whether every thread may have an output of its own: a small one, of sums that are not rounded yet."""
-    low, high = byte_bounds(out)
-    return high - low <= OWN_OUTPUT and step.contraction.accumulator == out.dtype
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from einjit.schedule.opts import Fuse, Split
+from einjit.schedule.opts import Fuse, Parallel, Split
 from tests.test_unpacked import choice, loops
 
 # Into f e d c b a, of which a is on the lanes and b on the rows (TCCG 38).
@@ -73,3 +73,17 @@ def test_rows_are_read_as_they_lie_where_the_output_is_no_larger_than_they_are()
 def test_blocks_are_of_whole_lines_of_b(equation, block):
     chosen, _ = choice(equation, *sizes(equation, a=168, b=168, c=24, d=168))
     assert next(opt.step for opt in chosen.schedule if isinstance(opt, Split) and opt.label == "N") == block
+
+
+@pytest.mark.parametrize("equation, shapes, dtype, shared", [
+    ("ij,jk->ik", ((200, 2000), (2000, 160)), "float32", "K"),
+    ("ij,jk->ik", ((400, 2000), (2000, 300)), "float32", "M"),      # a short sum: adding up would cost more
+    ("ij,jk->ik", ((300, 2000), (2000, 400)), "float32", "N"),
+    ("ij,jk->ik", ((600, 9000), (9000, 600)), "float32", "N"),      # not every thread can have such an output
+    ("bij,bjk->bik", ((8, 90, 2000), (8, 2000, 90)), "float64", "B"),   # whole products
+    ("bij,bjk->bik", ((3, 90, 2000), (3, 2000, 90)), "float64", "K"),
+])
+def test_what_threads_share(equation, shapes, dtype, shared):
+    chosen, _ = choice(equation, *shapes, dtype=dtype)
+    assert chosen.family == "packed contraction"
+    assert [opt.label for opt in chosen.schedule if isinstance(opt, Parallel)] == [shared]

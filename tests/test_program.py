@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import tracemalloc
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from einjit.contraction import Layout
 from einjit.ir import Kind
 from einjit.params import tile_width
 from einjit.program import BoundStep, Program, scratch
+from einjit.schedule import choice
 from tests.equations import EVERYDAY, Case
 from tests.reference import assert_close, reference
 from tests.test_codegen import nest_of
@@ -43,9 +45,8 @@ def test_shares_are_whole_tiles_and_together_everything(equation, extents, row, 
     size = dict(zip("bijk", extents))
     terms = equation.split("->")[0].split(",")
     nest = nest_of(equation, [tuple(size[label] for label in term) for term in terms], row=row)
-    out = Layout.contiguous([size[label] for label in equation.split("->")[1]], nest.out.dtype)
-    step = SimpleNamespace(nest=nest, contraction=SimpleNamespace(accumulator=nest.accumulator))
-    shares = program._shares(step, out, threads)
+    contraction = SimpleNamespace(dimensions=(), dtypes=("float32",), accumulator="float32")
+    shares = program._shares(SimpleNamespace(nest=nest, contraction=contraction), threads)
     shared = [loop.label for loop in nest.loops if loop.kind is Kind.PARALLEL]
     if not shared:
         assert shares == [{}]       # one thread does everything
@@ -68,6 +69,7 @@ EVERYDAY_SHARED = tuple(case for case in EVERYDAY if case.name in (
 SHARED = (PACKED, BATCHED, *EVERYDAY_SHARED)
 SHARED_SUMS = (COLUMNS, VECMAT, Case("sum", "ij->", ((37, 530),)), Case("inner", "ij,ij->", ((37, 530),) * 2),
                Case("middle", "ijk->j", ((9, 17, 530),)), Case("last", "ijk->k", ((40, 9, 20),)))
+LONG_PRODUCT = Case("long product", "kil,jkl->ij", ((40, 37, 20), (53, 40, 20)))
 
 
 @pytest.mark.parametrize("case", SHARED, ids=lambda case: case.name)
@@ -86,7 +88,7 @@ def test_threads_give_the_same_result_to_the_bit(case, always_shared):
 def test_each_thread_writes_its_share_alone(case, monkeypatch):
     operands = case.arrays()
     bound, writers = made(case.equation, *operands).steps[0].bound, 0
-    for share in program._shares(bound.step, bound.out, 3):
+    for share in program._shares(bound.step, 3):
         monkeypatch.setattr(program, "_shares", lambda *_, share=share: [share])
         alone = BoundStep(bound.step, bound.out, [Layout.of(x) for x in operands], 1)
         out = np.full(bound.out.shape, np.nan)
@@ -95,8 +97,9 @@ def test_each_thread_writes_its_share_alone(case, monkeypatch):
     assert np.all(writers == 1)
 
 
-@pytest.mark.parametrize("case", SHARED_SUMS, ids=lambda case: case.name)
-@pytest.mark.parametrize("dtype", ["float64", "complex64", "int8", "bool"])
+@pytest.mark.parametrize("case, dtype", [*product(SHARED_SUMS, ["float64", "complex64", "int8", "bool"]),
+                                         *product([LONG_PRODUCT], ["float64", "complex64", "int32"])],
+                         ids=lambda x: getattr(x, "name", x))
 @pytest.mark.parametrize("lay", [lambda x: x, lambda x: np.repeat(x, 2, -1)[..., ::2] if x.ndim else x,
                                  lambda x: x[::-1].copy()[::-1] if x.ndim else x], ids=["rows", "apart", "backwards"])
 def test_threads_add_up_their_shares(case, dtype, lay, always_shared):
@@ -144,7 +147,7 @@ def test_sums_are_shared_where_every_thread_can_have_an_output(always_shared, mo
     assert made("ij->j", numbers(500, 20), threads=3).steps[0].bound.threads == 3
     half = made("ij->j", numbers(500, 20).astype("f2"), threads=3)      # shares of it would be rounded one by one
     assert half.dtype == "f2" and half.steps[0].bound.threads == 1
-    monkeypatch.setattr(program, "OWN_OUTPUT", 1000)
+    monkeypatch.setattr(choice, "OWN_OUTPUT", 1000)
     assert made("ij->j", numbers(37, 530), threads=3).steps[0].bound.threads == 1
 
 

@@ -11,6 +11,7 @@ from ..contraction import Contraction, Dimension
 from .opts import Schedule
 
 OUTER_BLOCK = 64            # positions of a fused outer label whose offsets are tabled at once
+OWN_OUTPUT = 1 << 20        # bytes of an output, at most, that threads have each for themselves
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,9 @@ def by_either_stride(group: Sequence[Dimension], tensors: Sequence[int]) -> tupl
 
 def names(group: Sequence[Dimension]) -> tuple[str, ...]:
     return tuple(d.name for d in group)
+
+
+def output_can_be_repeated(c: Contraction) -> bool:
+    """Whether every thread may have an output of its own: a small one, of sums that are not rounded yet."""
+    reach = sum((d.extent - 1) * abs(d.strides[0]) for d in c.dimensions if not d.summed)
+    return reach + np.dtype(c.dtypes[0]).itemsize <= OWN_OUTPUT and c.accumulator == c.dtypes[0]
