@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+HAS_NUMBA_CUDA = importlib.util.find_spec("numba_cuda") is not None
+collect_ignore = [] if HAS_NUMBA_CUDA else ["test_ptx_numba.py"]    # it imports Numba-CUDA as it is
 
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
@@ -23,6 +27,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 settings.load_profile("einjit")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    if not HAS_NUMBA_CUDA:
+        skipped = pytest.mark.skip(reason="Numba-CUDA is not installed: pip install 'einjit[cuda]'")
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(skipped)
 
 
 def pytest_unconfigure() -> None:
