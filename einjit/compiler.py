@@ -14,6 +14,9 @@
                                                              threads: parallel.py, codegen/sharing.py)
     call        arrays -> result                             dispatch.py finds the plan; planning.py makes it
 
+For a GPU, schedule/gpu.py chooses, codegen/cuda.py emits, codegen/gpubuild.py compiles (vector code: gputile.py,
+gpuelement.py), gpucode.py loads; gpukernel.py walks the steps.
+
 This file walks one step from `contract` to `load`; `planning.plan_call` walks the steps of a plan, and
 `program.Program` runs them one after the other. Every value prints; `explaining.explain` shows them all.
 """
@@ -30,7 +33,7 @@ from .codegen.cpu import emit, structure
 from .codegen.source import Source
 from .contraction import Contraction, Layout, contraction
 from .einsum import Einsum
-from .errors import EinjitError
+from .errors import EinjitError, ScheduleError
 from .expr import Expr
 from .fingerprint import kernel_key
 from .forksafe import compile_lock, uninterrupted
@@ -75,6 +78,8 @@ def compile_step(einsum: Einsum, sizes: Mapping[str, int], out: Layout, inputs: 
     Raises `ScheduleError` for a schedule that is not legal.
     """
     c, naive, choice, nest = schedule_step(einsum, sizes, out, inputs, body, schedule, accumulator)
+    if nest.is_spread or nest.shares:
+        raise ScheduleError("the schedule binds loops to a GPU, or shares operands there: compile with target='cuda'")
     source = source_of(nest)
     return CompiledStep(c, naive, choice, nest, source, machine_code(source))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .contraction import Contraction
 from .expr import evaluate
-from .ir import Copy, LoopNest, Pack
+from .ir import Copy, LoopNest, Pack, Share
 
 
 def interpret(nest: LoopNest, c: Contraction, out: np.ndarray, inputs: Sequence[np.ndarray]) -> None:
@@ -45,7 +45,7 @@ class _Interpreter:
             self._update(blocks, packed)
             return
         node = self.nest.nodes[depth]
-        if isinstance(node, Pack):
+        if isinstance(node, (Pack, Share)):
             self._node(depth + 1, blocks, {**packed, node.tensor: self._pack(node, blocks)})
             return
         if isinstance(node, Copy):
@@ -64,8 +64,8 @@ class _Interpreter:
                 rest, coordinates[member] = divmod(rest, self.extents[member])
         return tuple(coordinates[axis] for axis in self.axes)
 
-    def _pack(self, pack: Pack, blocks: dict) -> dict:
-        """What the packed block holds, by position on its two labels."""
+    def _pack(self, pack: Pack | Share, blocks: dict) -> dict:
+        """What the packed or shared block holds, by position on its two labels."""
         fixed = {label: start for label, (start, _) in blocks.items()}
         block = {}
         for i in range(*blocks[pack.panel]):

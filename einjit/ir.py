@@ -14,15 +14,19 @@ from .expr import Expr
 
 
 class Kind(Enum):
-    """How a loop runs. The innermost unrolled and vector loops make up the register tile."""
+    """How a loop runs. The innermost unrolled and vector loops make up the register tile. On a GPU, iterations are
+    spread over the blocks of a grid or the threads of a block."""
 
     SERIAL = "for"
     PARALLEL = "parallel for"
     UNROLLED = "unroll"
     VECTOR = "vector"
+    BLOCK = "block"
+    THREAD = "thread"
 
 
 TILE = (Kind.UNROLLED, Kind.VECTOR)
+SPREAD = (Kind.BLOCK, Kind.THREAD)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,17 @@ class Copy:
     row: str
 
 
-Node = Loop | Pack | Copy
+@dataclass(frozen=True)
+class Share:
+    """All threads of a block copy the current block of a tensor, which is `panel` x `serial`, into shared memory, one
+    row a step of `serial`, while they compute with the one before."""
+
+    tensor: str
+    panel: str
+    serial: str
+
+
+Node = Loop | Pack | Copy | Share
 
 
 @dataclass(frozen=True)
@@ -128,6 +142,15 @@ class LoopNest:
     @property
     def packs(self) -> tuple[Pack, ...]:
         return tuple(n for n in self.nodes if isinstance(n, Pack))
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        return tuple(n for n in self.nodes if isinstance(n, Share))
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether it is a GPU's nest."""
+        return any(loop.kind in SPREAD for loop in self.loops)
 
     @property
     def copies(self) -> tuple[Copy, ...]:
@@ -206,6 +229,9 @@ def _text(nest: LoopNest) -> str:
             continue
         if isinstance(node, Copy):
             lines.append(f"{indent}copy {node.tensor} in rows along {node.row}")
+            continue
+        if isinstance(node, Share):
+            lines.append(f"{indent}share {node.tensor} as {node.panel} x {node.serial}")
             continue
         variable, outer = nest.variable(node), inside.get(node.label)
         size = next((f.step for f in reversed(nest.loops_of(node.label)) if f.step > node.step), None)

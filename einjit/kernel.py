@@ -10,10 +10,11 @@ from .codegen import build
 from .compiler import CompiledStep
 from .contraction import Layout
 from .dispatch import plain, run
-from .errors import DtypeError, EinjitError, OperandError
+from .errors import ArgumentError, DtypeError, EinjitError, OperandError
 from .expr import Expr
 from .fallback import is_compiled_dtype
 from .forksafe import uninterrupted
+from .gpukernel import GpuKernel, compile_for_gpu
 from .ir import LoopNest
 from .options import current
 from .parse import parse_for
@@ -147,14 +148,17 @@ def _other(kind: type[EinjitError], what: str, arrays, operand: int, got, compil
 
 
 def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = None, optimize: object = None,
-            body: Expr | None = None) -> Kernel:
+            body: Expr | None = None, target: str = "cpu", cc: tuple[int, int] | None = None) -> Kernel | GpuKernel:
     """Compile an equation for operands of given shapes: `compile("ij,jk->ik", (512, 256), (256, 128))`.
 
     Operands are arrays, whose layouts and dtypes are taken, or shapes, for row-major arrays of `dtype` (one
     for all or one for each; default float64). `schedule`: transformations from `einjit.schedule`, instead of
-    the policy's; all operands are then one loop nest. Raises the errors of `einsum`, `ScheduleError` for a
-    schedule that is not legal, and `DtypeError` for a dtype that has no kernels.
+    the policy's; all operands are then one loop nest. With `target="cuda"` the result is a `GpuKernel` for compute
+    capability `cc`, such as (8, 0), which needs no GPU. Raises the errors of `einsum`, `ScheduleError` for a schedule
+    that is not legal, and `DtypeError` for a dtype that has no kernels.
     """
+    if target not in ("cpu", "cuda"):
+        raise ArgumentError(f"target is {target!r}", fix="pass target='cpu' or target='cuda'")
     dtypes = _dtypes(dtype, len(operands), equation)
     layouts = tuple(_layout(x, d, i, equation) for i, (x, d) in enumerate(zip(operands, dtypes)))
     shapes = tuple(t.shape for t in layouts)
@@ -163,6 +167,8 @@ def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = No
                  fix="call einjit.einsum, which hands such operands to NumPy")
     check_optimize(optimize, equation, shapes)
     problem = Problem(equation, parsed, layouts, None, None, "C", "safe", None, body, current())
+    if target == "cuda":
+        return compile_for_gpu(problem, cc, optimize, schedule)
     return Kernel(problem, plan_call(problem, optimize, schedule, always=True), optimize)
 
 

@@ -158,7 +158,7 @@ def _stored(types: Types) -> str:
 
 def _target(p: Problem, shape: tuple[int, ...], dtype: str, order: str | tuple[int, ...]) -> Layout:
     """What a kernel that writes `dtype` writes to: `out`, or a new array."""
-    return p.out if p.out and p.out.dtype == dtype else _fresh(shape, dtype, order)
+    return p.out if p.out and p.out.dtype == dtype else fresh_layout(shape, dtype, order)
 
 
 def _check_out(p: Problem, common: np.dtype) -> None:
@@ -388,7 +388,7 @@ def _program_call(p: Problem, sizes, shape, types: Types, order, optimize, sched
                 result = _target(p, shape, types.compute, order)
         c = compile_step(step.einsum, step_sizes, result, operands, body, schedule, types.compute)
         compiled.append(c)
-        fresh = _fresh(result.shape, result.dtype, order) if last else result
+        fresh = fresh_layout(result.shape, result.dtype, order) if last else result
         steps.append(ProgramStep(step.operands, BoundStep(c, result, operands, p.options.threads),
                                  allocator(fresh, p.options.result_memory)))
         inputs.append(result)
@@ -412,7 +412,7 @@ def _cast_before(source: str, target: str) -> str:
     return target if loses_kind or (source == "float16" and not machine.detect().half) else ""
 
 
-def _fresh(shape, dtype: str, order: str | tuple[int, ...]) -> Layout:
+def fresh_layout(shape, dtype: str, order: str | tuple[int, ...]) -> Layout:
     axes = order if isinstance(order, tuple) else tuple(range(len(shape)))[::1 if order == "C" else -1]
     slowest_first = Layout.contiguous([shape[axis] for axis in axes], dtype)
     strides = tuple(slowest_first.strides[axes.index(i)] for i in range(len(shape)))

@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 from .errors import ScheduleError
-from .ir import TILE, Copy, Kind, Loop, LoopNest, Pack, Staging
+from .ir import TILE, Copy, Kind, Loop, LoopNest, Pack, Share, Staging
 
 MAX_WHOLE = 64              # positions of a label that are written out one by one
+MAX_THREADS = 1024          # of a block, on every GPU
 
 
 def verify(nest: LoopNest) -> LoopNest:
     """Check a nest and return it."""
     for label in nest.labels:
         _check_loops(nest, label.name)
+    if nest.is_spread or nest.shares:
+        return verify_spread(nest)
     _check_tile(nest)
     for i, node in enumerate(nest.nodes):
         if isinstance(node, Pack):
@@ -155,3 +158,76 @@ def _check_staging(nest: LoopNest, staging: Staging) -> None:
             f"inside loop {staging.at} are the labels {', '.join(sorted(inside))}, which the staging must name once")
     for label in staging.labels:
         _refuse(len(nest.label(label).members) > 1, f"a block cannot be staged along {label}, which is fused")
+
+
+# -- nests that are spread over a GPU ----------------------------------------------------------------------
+
+def verify_spread(nest: LoopNest) -> LoopNest:
+    """Check a nest for a GPU and return it: every element of the output must belong to one thread, which holds its sum
+    until that is complete."""
+    _refuse(bool(nest.packs or nest.copies or nest.streamed or nest.staged or nest.ahead or nest.prefetch),
+            "packs, copies, streamed and staged outputs and prefetches are for the CPU; this nest is bound to a GPU")
+    outside: list[Loop] = []
+    for loop in nest.loops:
+        _check_spread_loop(nest, loop, outside)
+        outside.append(loop)
+    threads = 1
+    for loop in nest.loops:
+        threads *= blocks_inside(nest, loop) if loop.kind is Kind.THREAD else 1
+    _refuse(threads > MAX_THREADS, f"{threads} threads a block are more than {MAX_THREADS}")
+    for share in nest.shares:
+        _check_share(nest, share)
+    return nest
+
+
+def _check_spread_loop(nest: LoopNest, loop: Loop, outside: list[Loop]) -> None:
+    summed, first = nest.label(loop.label).summed, nest.loops_of(loop.label)[0] is loop
+    match loop.kind:
+        case Kind.BLOCK:
+            _refuse(any(other.kind is not Kind.BLOCK for other in outside) or not first,
+                    f"loop {loop.name} cannot be spread over blocks: only outermost loops can")
+            inner = {other.kind for other in nest.loops_of(loop.label)}
+            _refuse(summed and Kind.THREAD not in inner, f"loop {loop.name} cannot be spread over blocks: {loop.label} "
+                    "is summed, and only parts of a sum that threads share can be")
+        case Kind.THREAD | Kind.UNROLLED:
+            _refuse(loop.kind is Kind.THREAD and summed and bool(nest.shares),
+                    f"loop {loop.name} cannot be spread over threads: {loop.label} is summed, and operands are shared")
+            _refuse(first, f"loop {loop.name} must stand in a block of {loop.label}: split it first")
+            _refuse(_step_outside(nest, loop) % loop.step != 0,
+                    f"blocks of {loop.step} {loop.label} do not divide those of {_step_outside(nest, loop)}")
+        case Kind.SERIAL:
+            _refuse(not summed, f"loop {loop.name} is bound to nothing: each element of the output must belong to a "
+                    "block, a thread or the register tile")
+        case _:
+            _refuse(True, f"loop {loop.name} is {loop.kind.value}, which no GPU knows")
+
+
+def _step_outside(nest: LoopNest, loop: Loop) -> int:
+    loops = nest.loops_of(loop.label)
+    return loops[loops.index(loop) - 1].step
+
+
+def blocks_inside(nest: LoopNest, loop: Loop) -> int:
+    """How many iterations a thread loop, or an unrolled one, has in each block of its label."""
+    return _step_outside(nest, loop) // loop.step
+
+
+def _check_share(nest: LoopNest, share: Share) -> None:
+    tensor, at = nest.tensor(share.tensor), nest.nodes.index(share)
+    _refuse({share.panel, share.serial} - set(tensor.labels) != set(),
+            f"{share.tensor} does not have the labels {share.panel} and {share.serial}")
+    sums = any(label.summed for label in nest.labels)
+    _refuse(nest.label(share.panel).summed or sums != nest.label(share.serial).summed,
+            f"{share.tensor} is shared along a kept label and a summed one, or two kept ones where nothing is summed")
+    outside = [n for n in nest.nodes[:at] if isinstance(n, Loop)]
+    for label in (share.panel, share.serial):
+        _refuse(not any(loop.label == label and loop.step > 1 for loop in outside),
+                f"{share.tensor} must be shared inside a loop over blocks of {label}")
+    for label in tensor.labels:
+        inside = [loop for loop in nest.loops_of(label) if loop not in outside]
+        _refuse(bool(inside) != (label in (share.panel, share.serial)),
+                f"where {share.tensor} is shared, its loops of {label} must lie "
+                f"{'inside' if label in (share.panel, share.serial) else 'outside'}")
+    loose = [t.name for t in nest.inputs if t.name not in {s.tensor for s in nest.shares}]
+    _refuse(sums and bool(loose), f"{', '.join(loose)} must be shared too")
+    _refuse(sum(other.tensor == share.tensor for other in nest.shares) > 1, f"{share.tensor} is shared twice")

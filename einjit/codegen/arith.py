@@ -7,8 +7,9 @@ from llvmlite import ir
 
 from ..expr import Binary, Const, Expr, Operand, Select, Unary
 from . import elements as el
+from . import gpumath, vectors
 from .elements import Element, Lanes
-from .vectors import I32, intrinsic_function, shuffle, suffix
+from .vectors import I32, shuffle, splat_constant
 
 # 'nnan' and 'ninf' are absent on purpose: NaN and infinity follow IEEE.
 FAST = ("contract", "reassoc", "nsz")
@@ -153,8 +154,13 @@ def _multiply_add(builder, element: Element, x: Lanes, y: Lanes, z: Lanes) -> La
     (xr, xi), (yr, yi), (zr, zi) = x.parts, y.parts, z.parts
     real = fma(xr, yr, zr)
     imag = fma(xr, yi, zi)
-    minus_xi = builder.fneg(xi)
+    minus_xi = negated(builder, xi)
     return Lanes((fma(minus_xi, yi, real), fma(xi, yr, imag)), z.lanes)
+
+
+def negated(builder, part):
+    """-x, spelled for NVIDIA's compiler too, whose LLVM is older than the instruction `fneg`."""
+    return builder.fsub(splat_constant(part.type, -0.0), part)
 
 
 def _complex_mul(builder, x, y, flags):
@@ -177,7 +183,7 @@ def _complex_div(builder, x, y, flags):
     scale = builder.fadd(large, builder.fmul(small, ratio))
     real = builder.fdiv(builder.fadd(p, builder.fmul(q, ratio)), scale)
     imag = builder.fdiv(builder.fsub(q, builder.fmul(p, ratio)), scale)
-    return real, builder.select(swapped, builder.fneg(imag), imag)
+    return real, builder.select(swapped, negated(builder, imag), imag)
 
 
 _COMPLEX = {
@@ -190,8 +196,7 @@ _COMPLEX = {
 
 def _unary(builder, element: Element, op: str, x: Lanes) -> Lanes:
     if op == "neg":
-        emit = builder.fneg if element.is_float else builder.neg
-        return Lanes(tuple(emit(p) for p in x.parts), x.lanes)
+        return Lanes(tuple(negated(builder, p) if element.is_float else builder.neg(p) for p in x.parts), x.lanes)
     (part,) = x.parts
     if op == "abs" and not element.is_float:
         zero = el.constant(element, 0, x.lanes).parts[0]
@@ -201,6 +206,6 @@ def _unary(builder, element: Element, op: str, x: Lanes) -> Lanes:
 
 
 def _call(builder, name: str, arguments, flags=()):
-    typ = arguments[0].type
-    fn = intrinsic_function(builder, f"{name}.{suffix(typ)}", typ, [typ] * len(arguments))
-    return builder.call(fn, arguments, fastmath=flags)
+    if "nvptx" in builder.module.triple:
+        return gpumath.call(builder, name, arguments, flags)
+    return vectors.call(builder, name, arguments, flags)

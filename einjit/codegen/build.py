@@ -84,7 +84,7 @@ def _lowered(source: Source):
     from numba.core import compiler, types
     from numba.core.registry import cpu_target
 
-    function = _python_function(source)
+    function = python_function(source)
     context = cpu_target.target_context
     library = _plain_library()(context.codegen(), source.entry)
     flags = compiler.Flags()
@@ -107,7 +107,8 @@ def _prepare_numba() -> None:
     cpu_target.typing_context.refresh()
 
 
-def _python_function(source: Source):
+def python_function(source: Source):
+    """The kernel as a plain Python function."""
     filename = f"<einjit {source.entry}>"
     linecache.cache[filename] = (len(source.text), None, source.text.splitlines(True), filename)
     namespace = {"__name__": "einjit.kernels"}

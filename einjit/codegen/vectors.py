@@ -106,3 +106,10 @@ def intrinsic_function(builder, name: str, result: ir.Type, arguments: list[ir.T
     if name in module.globals:
         return module.globals[name]
     return ir.Function(module, ir.FunctionType(result, arguments), name)
+
+
+def call(builder, name: str, arguments, flags=()) -> ir.Value:
+    """An intrinsic whose arguments and result are of one type."""
+    typ = arguments[0].type
+    fn = intrinsic_function(builder, f"{name}.{suffix(typ)}", typ, [typ] * len(arguments))
+    return builder.call(fn, arguments, fastmath=flags)

@@ -13,6 +13,7 @@ from ..errors import ScheduleError
 from ..ir import Copy as CopyNode
 from ..ir import Kind, Label, Loop, LoopNest, Node, Staging, Tensor
 from ..ir import Pack as PackNode
+from ..ir import Share as ShareNode
 from ..verify import verify
 
 
@@ -98,12 +99,14 @@ class Reorder:
 class Unroll:
     """Make a label's innermost loop part of the register tile, one copy of the body for each position.
 
-    A label that is not split lies in the tile whole, and the kernel is one for its extent alone."""
+    A label that is not split lies in the tile whole, and the kernel is one for its extent alone. On a GPU, `step`
+    names another of its loops: each thread then has several blocks of the label."""
 
     label: str
+    step: int = 1
 
     def __call__(self, nest: LoopNest) -> LoopNest:
-        return _mark(nest, self.label, Kind.UNROLLED, 1)
+        return _mark(nest, self.label, Kind.UNROLLED, 1, self.step)
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,36 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Bind:
+    """Spread a loop (its label, or label/step) over a GPU: over the blocks of a grid (`to="block"`) or the threads of
+    a block (`to="thread"`)."""
+
+    loop: str
+    to: str
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        found = [loop for loop in nest.loops if loop.name == self.loop]
+        _require(bool(found), f"there is no loop {self.loop}")
+        _require(self.to in ("block", "thread"), f"a loop is bound to 'block' or 'thread', not to {self.to!r}")
+        _require(found[0].kind is Kind.SERIAL, f"loop {self.loop} is {found[0].kind.value} already")
+        return _replaced(nest, found[0], replace(found[0], kind=Kind(self.to)))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Let the threads of a GPU's block copy blocks of an operand into shared memory, inside the loop named `at`."""
+
+    tensor: str
+    at: str
+    panel: str
+    serial: str
+
+    def __call__(self, nest: LoopNest) -> LoopNest:
+        _require(self.tensor in {t.name for t in nest.inputs}, f"there is no input {self.tensor}")
+        return _inserted(nest, self.at, ShareNode(self.tensor, self.panel, self.serial))
+
+
+@dataclass(frozen=True)
 class Stream:
     """Write the output past the caches: whole lines that nobody reads soon are then not fetched first."""
 
@@ -212,7 +245,8 @@ class Prefetch:
         return replace(nest, prefetch=self.distance)
 
 
-Opt = Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Copy | Stream | Stage | Ahead | Prefetch
+Opt = (Fuse | Split | Reorder | Unroll | Vectorize | Parallel | Pack | Copy | Stream | Stage | Ahead | Prefetch | Bind
+       | Share)
 Schedule = tuple[Opt, ...]
 
 
@@ -242,10 +276,12 @@ def _inserted(nest: LoopNest, at: str, node: Node) -> LoopNest:
     return nest.with_nodes((*nest.nodes[:after], node, *nest.nodes[after:]))
 
 
-def _mark(nest: LoopNest, label: str, kind: Kind, lanes: int) -> LoopNest:
+def _mark(nest: LoopNest, label: str, kind: Kind, lanes: int, step: int = 1) -> LoopNest:
     _require(label in {lb.name for lb in nest.labels}, f"there is no label {label}")
-    loop = nest.loops_of(label)[-1]
-    _require(loop.kind is Kind.SERIAL, f"loop {label} is {loop.kind.value} already")
+    found = [loop for loop in nest.loops_of(label) if loop.step == step]
+    _require(bool(found), f"there is no loop {label}/{step}")
+    (loop,) = found
+    _require(loop.kind is Kind.SERIAL, f"loop {loop.name} is {loop.kind.value} already")
     return _replaced(nest, loop, replace(loop, kind=kind, lanes=lanes))
 
 

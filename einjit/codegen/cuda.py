@@ -1,0 +1,48 @@
+"""Nest spread over a GPU -> Numba-CUDA source, which a person can read.
+
+Each family of nests has an emitter: one element of the output a thread (`cudaelement.py`), sums that threads share
+(`cudasums.py`), maps by way of squares in shared memory (`cudaturned.py`), and products by way of panels there
+(`cudatiled.py`). Addresses are 64-bit integers, positions 32-bit ones. All that does not change code (extents,
+strides) is an argument, so that one kernel serves every shape which needs the same code.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from ..contraction import Contraction
+from ..ir import LoopNest, Tensor
+from .cudaelement import ElementEmitter
+from .cudaemitter import Access
+from .cudasums import SumsEmitter, shared_sum
+from .cudatiled import TiledEmitter, fragment_of
+from .cudaturned import TurnedEmitter
+from .source import Source
+
+WIDE = 1 << 31              # positions from which on they take 64 bits
+
+
+def access(nest: LoopNest, c: Contraction) -> Access:
+    """What holds for a contraction. Pointers are expected to be aligned as fragments are; a launch checks that."""
+    wide = any(label.extent >= WIDE for label in nest.labels)
+    if not nest.shares or not nest.label(nest.shares[0].serial).summed:
+        return Access(wide=wide)
+    fragment = fragment_of(nest)
+    return Access(tuple(t.name for i, t in enumerate(nest.tensors) if _in_vectors(c, i, t, fragment)), wide)
+
+
+def _in_vectors(c: Contraction, tensor: int, t: Tensor, fragment: int) -> bool:
+    """Whether each fragment lies together, and begins where a vector may."""
+    itemsize = np.dtype(t.dtype).itemsize
+    unit = c.unit(tensor)
+    if not t.unit or not unit or c.dimension(unit).extent % fragment:
+        return False
+    others = [d.strides[tensor] for d in c.members(tensor) if d.name != unit]
+    return all(stride % (fragment * itemsize) == 0 for stride in others)
+
+
+def emit(nest: LoopNest, taken: Access) -> Source:
+    """Generate the kernel of a verified nest. Raises `ScheduleError` for a nest of another form."""
+    if nest.shares:
+        summed = nest.label(nest.shares[0].serial).summed
+        return (TiledEmitter if summed else TurnedEmitter)(nest, taken).source()
+    return (SumsEmitter if shared_sum(nest) else ElementEmitter)(nest, taken).source()

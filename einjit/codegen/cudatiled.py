@@ -1,0 +1,172 @@
+"""Kernels of products whose operands pass through shared memory."""
+from __future__ import annotations
+
+import numpy as np
+
+from ..ir import Kind, LoopNest, Share
+from ..verify import blocks_inside
+from .cudaemitter import Access, Emitter
+from .gpuspecs import Panel, SharedTile
+
+
+class TiledEmitter(Emitter):
+    """Both operands by way of shared memory, two blocks of each in turn: one is computed with while the next one is
+    on its way."""
+
+    intrinsics = "gputile"
+
+    def __init__(self, nest: LoopNest, taken: Access):
+        super().__init__(nest, taken)
+        self.serial = nest.shares[0].serial
+        self.bk = next(loop.step for loop in nest.loops_of(self.serial) if loop.kind is Kind.SERIAL)
+        self.fragment = fragment_of(nest)
+        self.threads = 1
+        for loop in nest.loops:
+            self.threads *= blocks_inside(nest, loop) if loop.kind is Kind.THREAD else 1
+        self.panels = {share.tensor: self._panel(share) for share in nest.shares}
+        self.stage = sum(panel.bytes for panel in self.panels.values())
+        self.starts = {}
+        at = 0
+        for name, panel in self.panels.items():
+            self.starts[name] = at
+            at += panel.bytes
+
+    def _panel(self, share: Share) -> Panel:
+        t = self.nest.tensor(share.tensor)
+        loops = self.nest.loops_of(share.panel)
+        thread = next(loop for loop in loops if loop.kind is Kind.THREAD)
+        size = loops[0].step
+        return Panel(t.dtype, self.nest.accumulator, size, self.bk, self.fragment, blocks_inside(self.nest, thread),
+                     t.unit == share.serial, t.name in self.access.vectors, self.threads)
+
+    def body(self) -> None:
+        nest = self.nest
+        m, n = (next(s.panel for s in nest.shares if s.tensor == name) for name in ("a", "b"))
+        tile = SharedTile(self.panels["a"], self.panels["b"], nest.out.dtype, "out" in self.access.vectors)
+        for name, panel in self.panels.items():
+            self.header += [f"panel_{name} = {panel!r}"]
+        self.header += [f"spec = SharedTile(panel_a, panel_b, {tile.out!r}, {tile.vectors!r})",
+                        "nothing = starting(spec)", "multiply_add = multiplying(spec)", "write = writing(spec)"]
+        for name in self.panels:
+            self.header += [f"load_{name} = loading(panel_{name})", f"keep_{name} = keeping(panel_{name})"]
+        self.line(1, f"shared = cuda.shared.array({2 * self.stage}, 'uint8', 16)")
+        self.place_block(1)
+        self.line(1, "thread = uint32(cuda.threadIdx.x)")
+        across = tile.b.threads_across
+        self.line(1, f"{m}_thread = uint32(thread // {across})")
+        self.line(1, f"{n}_thread = uint32(thread % {across})")
+        bases = self.place_in_batch(1)
+        for share in nest.shares:
+            self._place_loads(share, bases[share.tensor])
+        self._first_block()
+        for share in nest.shares:
+            start = f"{self.starts[share.tensor]} + " if self.starts[share.tensor] else ""
+            width = self.panels[share.tensor].fragment_bytes
+            self.line(1, f"{share.tensor}_read = uint32({start}{share.panel}_thread * {width})")
+        self.line(1, "total = nothing()")
+        self._loop()
+        self._write(m, n, bases["out"])
+
+    def _place_loads(self, share: Share, base: str) -> None:
+        """What each thread copies: its positions on the panel and on the serial label, where these are in memory, and
+        where they go in shared memory. Of neighbours, those over the edge are left out; other positions over the edge
+        are moved inside, and what is computed of them is not written."""
+        name, panel, t = share.tensor, self.panels[share.tensor], self.nest.tensor(share.tensor)
+        for what, text in panel.places("thread").items():
+            self.line(1, f"{name}_{what} = uint32({text})")
+        first, count = self.nest.variable(self.nest.loops_of(share.panel)[0]), self.count(share.panel)
+        last = panel.fragment if panel.vectors and not panel.turned else 1
+        run = self._is_run(share)
+        for i in range(panel.positions_on_panel):
+            at = self.position(f"{first} + {name}_panel" + (f" + {i}" if i else ""))
+            if run:
+                self.line(1, f"{name}_inside{i} = {at} < {count}")
+            else:
+                at = f"min({at}, {self.position(f'{count} - {last}')})"
+            if i == 0 or not run:
+                self.line(1, f"{name}_position{i} = {at}")
+                terms = self.offsets(1, share.panel, f"{name}_position{i}", [t], f"_{name}{i}")[name]
+                self.line(1, f"{name}_at{i} = {' + '.join([base, *terms])}")
+        start = f"{self.starts[name]} + " if self.starts[name] else ""
+        place = f"{name}_serial * {panel.row_bytes} + {name}_panel * {panel.itemsize}"
+        self.line(1, f"{name}_write = uint32({start}{place})")
+
+    def _is_run(self, share: Share) -> bool:
+        """Whether the elements of a chunk along the panel are neighbours, which are read one by one."""
+        panel, t = self.panels[share.tensor], self.nest.tensor(share.tensor)
+        single = len(self.nest.label(share.panel).members) == 1
+        return panel.positions_on_panel > 1 and single and t.unit == share.panel
+
+    def _first_block(self) -> None:
+        """Load the first block, which is the one with the edge of the sum: all others are whole."""
+        self.line(1, f"following = {self.position(f'({self.count(self.serial)} - 1) % {self.bk} + 1')}")
+        for share in self.nest.shares:
+            self.line(1, f"{share.tensor}_depth = {self.position(f'{share.tensor}_serial')}")
+            self._load(1, share, edge="following")
+        for share in self.nest.shares:
+            self.line(1, f"keep_{share.tensor}(shared, {share.tensor}_write, {share.tensor}_next)")
+            self.line(1, f"{share.tensor}_depth = {self.position(f'{share.tensor}_depth + following')}")
+        self.line(1, "cuda.syncthreads()")
+
+    def _load(self, depth: int, share: Share, edge: str = "") -> None:
+        """Chunks of neighbours from memory into registers; zeros from the position `edge` on."""
+        name, panel, t = share.tensor, self.panels[share.tensor], self.nest.tensor(share.tensor)
+        run, itemsize = self._is_run(share), np.dtype(t.dtype).itemsize
+        addresses, insides = [], []
+        for p in range(panel.passes):
+            for i in range(panel.positions_on_serial):
+                step = p * panel.serial_step + i
+                position = f"{name}_depth{step}" if step else f"{name}_depth"
+                if step:
+                    self.line(depth, f"{position} = {self.position(f'{name}_depth + {step}')}")
+                terms = self.offsets(depth, share.serial, position, [t], f"_{name}d{step}")[name]
+                for j in range(panel.positions_on_panel):
+                    moved = [f"{name}_at0", *([f"uint64({j * itemsize})"] if j else [])] if run else [f"{name}_at{j}"]
+                    addresses.append(" + ".join([*moved, *terms]))
+                    conditions = ([f"{name}_inside{j}"] if run else []) + ([f"({position} < {edge})"] if edge else [])
+                    insides.append(" & ".join(conditions) or "True")
+        self.line(depth, f"{name}_next = load_{name}(({', '.join(addresses)},), ({', '.join(insides)},))")
+
+    def _loop(self) -> None:
+        self.line(1, "half = uint32(0)")
+        self.line(1, "more = True")
+        self.line(1, "while more:")
+        self.line(2, f"more = following < {self.count(self.serial)}")
+        self.line(2, "if more:")
+        for share in self.nest.shares:
+            self._load(3, share)
+        self.line(2, "total = multiply_add(shared, uint32(half + a_read), uint32(half + b_read), total)")
+        self.line(2, "if more:")
+        self.line(3, f"half = uint32({self.stage} - half)")
+        for share in self.nest.shares:
+            name = share.tensor
+            self.line(3, f"keep_{name}(shared, uint32(half + {name}_write), {name}_next)")
+            self.line(3, f"{name}_depth = {self.position(f'{name}_depth + {self.bk}')}")
+        self.line(3, "cuda.syncthreads()")
+        self.line(2, f"following = {self.position(f'following + {self.bk}')}")
+
+    def _write(self, m: str, n: str, base: str) -> None:
+        rows, row_inside = self._edges(m, self.panels["a"], 1, "row")
+        columns, column_inside = self._edges(n, self.panels["b"], self.fragment if "out" in self.access.vectors else 1,
+                                             "column")
+        self.line(1, f"write({base}, ({rows},), ({row_inside},), ({columns},), ({column_inside},), total)")
+
+    def _edges(self, label: str, panel: Panel, step: int, tag: str) -> tuple[str, str]:
+        """Offsets in the output of a thread's positions on a label, every `step`-th, and whether they are inside."""
+        offsets, insides, out = [], [], [self.nest.out]
+        first = self.nest.variable(self.nest.loops_of(label)[0])
+        for i, shift in enumerate(panel.owned[::step]):
+            position = f"{tag}{i}"
+            plus = f" + {shift}" if shift else ""
+            self.line(1, f"{position} = {self.position(f'{first} + {label}_thread * {panel.fragment}{plus}')}")
+            terms = self.offsets(1, label, position, out, f"_{tag}{i}")["out"]
+            self.line(1, f"{position}_out = {' + '.join(terms)}")
+            offsets.append(f"{position}_out")
+            insides.append(f"{position} < {self.count(label)}")
+        return ", ".join(offsets), ", ".join(insides)
+
+
+def fragment_of(nest: LoopNest) -> int:
+    """Neighbouring positions that a thread has of a panel's label."""
+    (panel, *_) = (share.panel for share in nest.shares)
+    return next(loop.step for loop in nest.loops_of(panel) if loop.kind is Kind.THREAD)

@@ -1,0 +1,227 @@
+"""Compiled equations for a GPU: a plan's steps as kernels for one architecture, to be looked into without a device."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from math import prod
+
+import numpy as np
+
+from .codegen import cuda, gpubuild
+from .codegen.cudasums import parts_of
+from .codegen.gpubuild import GpuCode, Resources, Signature
+from .codegen.source import Source, Word
+from .contraction import Contraction, Dimension, Layout, contraction
+from .einsum import sizes_of
+from .errors import ArgumentError
+from .expr import product
+from .forksafe import uninterrupted
+from .gpucode import gpu_code
+from .ir import Kind, LoopNest
+from .lower import lower
+from .machine import Gpu, compute_capabilities, gpu
+from .path import Plan, one_nest
+from .planning import Problem, fresh_layout, memory_order, plan_of, result_shape, types_of
+from .schedule.choice import Choice, by_stride
+from .schedule.choose import normalised
+from .schedule.gpu import choose_for_gpu
+from .schedule.opts import Schedule, apply
+from .verify import blocks_inside, verify_spread
+
+PART = "part"               # the dimension of partial results
+_SMALL_INTEGERS = {"int8": "int32", "int16": "int32", "uint8": "uint32", "uint16": "uint32"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a kernel is started: blocks of the grid, threads of a block, and its words."""
+
+    grid: int
+    block: int
+    words: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GpuStep:
+    """One loop nest, from naive to machine code. `operands`: as in the plan; `out`: the layout of its result."""
+
+    contraction: Contraction
+    naive: LoopNest
+    choice: Choice
+    nest: LoopNest
+    source: Source
+    signature: Signature
+    code: GpuCode
+    launch: Launch
+    operands: tuple[int, ...]
+    out: Layout
+
+
+class GpuKernel:
+    """An equation compiled for operands of fixed shapes and dtypes, for one kind of GPU.
+
+    Attributes: `equation`, `shapes`, `dtypes`, `device` (what the policy took it for), `plan`, `steps`; of the last
+    step `nest`, `schedule`, `source`, `ptx`, `sass`, `resources`; `family` and `tiling` in words. Where some size is 0
+    there are no steps.
+    """
+
+    def __init__(self, problem: Problem, device: Gpu, plan: Plan | None, steps: tuple[GpuStep, ...]):
+        self._problem = problem
+        self.equation, self.shapes = problem.text, problem.shapes
+        self.dtypes = tuple(t.dtype for t in problem.inputs)
+        self.device, self.plan, self.steps = device, plan, steps
+
+    @property
+    def family(self) -> str:
+        """What kind of loop nest was generated."""
+        if len(self.steps) > 1:
+            return f"{len(self.steps)} steps"
+        return self.steps[0].choice.family if self.steps else "empty"
+
+    @property
+    def tiling(self) -> str:
+        """Block and register tiles, in words."""
+        return "; ".join(dict.fromkeys(s.choice.tiling for s in self.steps))
+
+    @property
+    def nest(self) -> LoopNest | None:
+        """The scheduled loop nest of the last step."""
+        return self.steps[-1].nest if self.steps else None
+
+    @property
+    def schedule(self) -> Schedule:
+        """The transformations of the last step, in order."""
+        return self.steps[-1].choice.schedule if self.steps else ()
+
+    @property
+    def source(self) -> str:
+        """The generated Numba source of the last step."""
+        return self.steps[-1].source.text if self.steps else ""
+
+    @cached_property
+    def ptx(self) -> str:
+        """NVIDIA's portable assembly of the last step."""
+        return uninterrupted(partial(gpubuild.ptx_of, *self._last)) if self.steps else ""
+
+    @cached_property
+    def sass(self) -> str:
+        """The machine code of the last step, as assembly."""
+        return gpubuild.sass_of(self.steps[-1].code) if self.steps else ""
+
+    @property
+    def resources(self) -> Resources | None:
+        """Registers, spills and shared memory of the last step."""
+        return self.steps[-1].code.resources if self.steps else None
+
+    @property
+    def _last(self) -> tuple[Source, Signature]:
+        return self.steps[-1].source, self.steps[-1].signature
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(map(str, self.shapes))
+        made = ", ".join(filter(None, (self.family, self.tiling)))
+        return f"<einjit.GpuKernel {self.equation} for {shapes} on {self.device.arch}: {made}>"
+
+
+def compile_for_gpu(problem: Problem, cc: tuple[int, int] | None, optimize: object,
+                    schedule: Schedule | None) -> GpuKernel:
+    """Compile a problem for a compute capability. Raises `ArgumentError` for one that there are no kernels for."""
+    device = gpu(_checked(cc))
+    sizes = sizes_of(problem.einsum, problem.shapes, problem.text)
+    shape = result_shape(problem, sizes)
+    if 0 in sizes.values():
+        return GpuKernel(problem, device, None, ())
+    types = types_of(problem)
+    compute = _SMALL_INTEGERS.get(types.compute, types.compute)
+    whole = problem.body is not None or schedule is not None        # one nest, which no order may take apart
+    plan = one_nest(problem.einsum, sizes) if whole else plan_of(problem, sizes, optimize)
+    inputs, steps = list(problem.inputs), []
+    for position, step in enumerate(plan.steps):
+        operands = [inputs[i] for i in step.operands]
+        inputs = [t for i, t in enumerate(inputs) if i not in step.operands]
+        last = position == len(plan.steps) - 1
+        out = Layout.contiguous([sizes[x] for x in step.einsum.output], compute)
+        if last:
+            out = fresh_layout(shape, types.result, memory_order(problem))
+        step_sizes = {x: sizes[x] for x in step.einsum.labels}
+        c = contraction(step.einsum, step_sizes, out, operands, problem.body if last else None, compute)
+        step = replace(compile_contraction(c, device, schedule, out), operands=step.operands)
+        steps.append(step)
+        if parts_of(step.nest) > 1:
+            rest = compile_contraction(sum_of_parts(step, c), device, None, out)
+            steps.append(replace(rest, operands=(len(inputs),)))
+        inputs.append(out)
+    return GpuKernel(problem, device, plan, tuple(steps))
+
+
+def _checked(cc) -> tuple[int, int]:
+    known = compute_capabilities()
+    if isinstance(cc, tuple) and len(cc) == 2 and all(isinstance(x, int) for x in cc) and known[0] <= cc < (10, 0):
+        return cc
+    names = ", ".join(map(str, known))
+    raise ArgumentError(f"cc is {cc!r}, which is no compute capability that there are kernels for",
+                        fix=f"pass one from {names}, such as cc=(8, 0)")
+
+
+def compile_contraction(c: Contraction, device: Gpu, schedule: Schedule | None, out: Layout) -> GpuStep:
+    """One step, through the stages of `compiler.py`."""
+    if schedule is None:
+        c = normalised(c)
+        choice = choose_for_gpu(c, device)
+    else:
+        choice = Choice(tuple(schedule), "user's schedule", f"{len(schedule)} transformations", "given by the caller")
+    naive = lower(c)
+    parts = parts_of(apply(naive, choice.schedule))
+    if parts > 1:
+        c, out = with_parts(c, parts)
+        naive = lower(c)
+    nest = verify_spread(apply(naive, choice.schedule))
+    taken = cuda.access(nest, c)
+    source = cuda.emit(nest, taken)
+    threads = prod(blocks_inside(nest, loop) for loop in nest.loops if loop.kind is Kind.THREAD)
+    signature = Signature(len(nest.tensors), "uint64" if taken.wide else "uint32", threads, device.cc)
+    grid = prod(_blocks(nest, loop.label) for loop in nest.loops if loop.kind is Kind.BLOCK)
+    words = tuple(_value(word, nest, c) for word in source.words)
+    return GpuStep(c, naive, choice, nest, source, signature, gpu_code(source, signature), Launch(grid, threads, words),
+                   (), out)
+
+
+def with_parts(c: Contraction, parts: int) -> tuple[Contraction, Layout]:
+    """The contraction into a fresh array of that many partial results, and the array's layout: parts x elements, which
+    lie as the output's do, in the dtype of the sums."""
+    itemsize, step, dimensions = np.dtype(c.accumulator).itemsize, np.dtype(c.accumulator).itemsize, []
+    for d in by_stride(c, c.dimensions, 0)[::-1]:
+        dimensions.append(d if d.summed else replace(d, strides=(step, *d.strides[1:])))
+        step *= 1 if d.summed else d.extent
+    fresh = tuple(next(new for new in dimensions if new.name == d.name) for d in c.dimensions)
+    layout = Layout.contiguous((parts, step // itemsize), c.accumulator)
+    return replace(c, dimensions=fresh, dtypes=(c.accumulator, *c.dtypes[1:])), layout
+
+
+def sum_of_parts(step: GpuStep, c: Contraction) -> Contraction:
+    """What is left to do: partial results added up, into the output of the contraction that was taken apart."""
+    kept = tuple(replace(d, strides=(d.strides[0], step.contraction.dimension(d.name).strides[0]))
+                 for d in c.dimensions if not d.summed)
+    part = Dimension(PART, (PART,), step.out.shape[0], True, (0, step.out.strides[0]))
+    return Contraction((*kept, part), (c.dtypes[0], c.accumulator), (0,), product(1), c.accumulator)
+
+
+def _blocks(nest: LoopNest, label: str) -> int:
+    return -(-nest.label(label).extent // nest.loops_of(label)[0].step)
+
+
+def _value(word: Word, nest: LoopNest, c: Contraction) -> int:
+    match word.what:
+        case "count":
+            return nest.label(word.label).extent
+        case "blocks":
+            return _blocks(nest, word.label)
+        case "size":
+            return c.dimension(word.label).extent
+        case "chunk":
+            return nest.loops_of(word.label)[0].step
+        case "part":
+            return prod(d.extent for d in c.dimensions if not d.summed) * np.dtype(c.dtypes[0]).itemsize
+        case "stride":
+            return c.dimension(word.label).strides[c.tensor_names.index(word.tensor)]
+    raise TypeError(f"unknown word {word!r}")
