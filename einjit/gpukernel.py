@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from .codegen import cuda, gpubuild
-from .codegen.cudasums import parts_of
+from .codegen.cudaemitter import part_loop, parts_of
 from .codegen.gpubuild import GpuCode, Resources, Signature
 from .codegen.source import Source, Word
 from .contraction import Contraction, Dimension, Layout, contraction
@@ -26,7 +26,7 @@ from .schedule.choice import Choice, by_stride
 from .schedule.choose import normalised
 from .schedule.gpu import choose_for_gpu
 from .schedule.opts import Schedule, apply
-from .verify import blocks_inside, verify_spread
+from .verify import threads_of, verify_spread
 
 PART = "part"               # the dimension of partial results
 _SMALL_INTEGERS = {"int8": "int32", "int16": "int32", "uint8": "uint32", "uint16": "uint32"}
@@ -178,7 +178,7 @@ def compile_contraction(c: Contraction, device: Gpu, schedule: Schedule | None, 
     nest = verify_spread(apply(naive, choice.schedule))
     taken = cuda.access(nest, c)
     source = cuda.emit(nest, taken)
-    threads = prod(blocks_inside(nest, loop) for loop in nest.loops if loop.kind is Kind.THREAD)
+    threads = threads_of(nest)
     signature = Signature(len(nest.tensors), "uint64" if taken.wide else "uint32", threads, device.cc)
     grid = prod(_blocks(nest, loop.label) for loop in nest.loops if loop.kind is Kind.BLOCK)
     words = tuple(_value(word, nest, c) for word in source.words)
@@ -219,7 +219,7 @@ def _value(word: Word, nest: LoopNest, c: Contraction) -> int:
         case "size":
             return c.dimension(word.label).extent
         case "chunk":
-            return nest.loops_of(word.label)[0].step
+            return part_loop(nest).step
         case "part":
             return prod(d.extent for d in c.dimensions if not d.summed) * np.dtype(c.dtypes[0]).itemsize
         case "stride":

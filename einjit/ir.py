@@ -15,7 +15,8 @@ from .expr import Expr
 
 class Kind(Enum):
     """How a loop runs. The innermost unrolled and vector loops make up the register tile. On a GPU, iterations are
-    spread over the blocks of a grid or the threads of a block."""
+    spread over the blocks of a grid or the threads of a block; loops on tensor cores are what the 32 threads of a warp
+    compute with one instruction."""
 
     SERIAL = "for"
     PARALLEL = "parallel for"
@@ -23,6 +24,7 @@ class Kind(Enum):
     VECTOR = "vector"
     BLOCK = "block"
     THREAD = "thread"
+    TENSOR = "tensor core"
 
 
 TILE = (Kind.UNROLLED, Kind.VECTOR)

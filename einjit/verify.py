@@ -5,6 +5,7 @@ from .errors import ScheduleError
 from .ir import TILE, Copy, Kind, Loop, LoopNest, Pack, Share, Staging
 
 MAX_WHOLE = 64              # positions of a label that are written out one by one
+WARP = 32
 MAX_THREADS = 1024          # of a block, on every GPU
 
 
@@ -171,10 +172,11 @@ def verify_spread(nest: LoopNest) -> LoopNest:
     for loop in nest.loops:
         _check_spread_loop(nest, loop, outside)
         outside.append(loop)
-    threads = 1
-    for loop in nest.loops:
-        threads *= blocks_inside(nest, loop) if loop.kind is Kind.THREAD else 1
+    threads = threads_of(nest)
     _refuse(threads > MAX_THREADS, f"{threads} threads a block are more than {MAX_THREADS}")
+    tensor = [loop for loop in nest.loops if loop.kind is Kind.TENSOR]
+    _refuse(tuple(tensor) != nest.loops[len(nest.loops) - len(tensor):],
+            "loops on tensor cores must be the innermost ones")
     for share in nest.shares:
         _check_share(nest, share)
     return nest
@@ -187,9 +189,10 @@ def _check_spread_loop(nest: LoopNest, loop: Loop, outside: list[Loop]) -> None:
             _refuse(any(other.kind is not Kind.BLOCK for other in outside) or not first,
                     f"loop {loop.name} cannot be spread over blocks: only outermost loops can")
             inner = {other.kind for other in nest.loops_of(loop.label)}
-            _refuse(summed and Kind.THREAD not in inner, f"loop {loop.name} cannot be spread over blocks: {loop.label} "
-                    "is summed, and only parts of a sum that threads share can be")
-        case Kind.THREAD | Kind.UNROLLED:
+            parts = Kind.THREAD in inner or any(share.serial == loop.label for share in nest.shares)
+            _refuse(summed and not parts, f"loop {loop.name} cannot be spread over blocks: {loop.label} is summed, and "
+                    "only parts of a sum that threads or operands share can be")
+        case Kind.THREAD | Kind.UNROLLED | Kind.TENSOR:
             _refuse(loop.kind is Kind.THREAD and summed and bool(nest.shares),
                     f"loop {loop.name} cannot be spread over threads: {loop.label} is summed, and operands are shared")
             _refuse(first, f"loop {loop.name} must stand in a block of {loop.label}: split it first")
@@ -205,6 +208,14 @@ def _check_spread_loop(nest: LoopNest, loop: Loop, outside: list[Loop]) -> None:
 def _step_outside(nest: LoopNest, loop: Loop) -> int:
     loops = nest.loops_of(loop.label)
     return loops[loops.index(loop) - 1].step
+
+
+def threads_of(nest: LoopNest) -> int:
+    """Threads of a block; of tensor cores, 32 have one together."""
+    threads = WARP if any(loop.kind is Kind.TENSOR for loop in nest.loops) else 1
+    for loop in nest.loops:
+        threads *= blocks_inside(nest, loop) if loop.kind is Kind.THREAD else 1
+    return threads
 
 
 def blocks_inside(nest: LoopNest, loop: Loop) -> int:

@@ -27,14 +27,14 @@ def executed(kernel: GpuKernel, operands: Sequence[np.ndarray]) -> tuple[np.ndar
     return arrays[-1], reports
 
 
-def run_step(step: GpuStep, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, Report]:
-    """One kernel on arrays of the layouts it was compiled for."""
+def run_step(step: GpuStep, inputs: Sequence[np.ndarray], kernel: Kernel | None = None) -> tuple[np.ndarray, Report]:
+    """One kernel on arrays of the layouts it was compiled for; `kernel` in place of its own, if one is given."""
     low, high = byte_bounds(step.out)
     memory = np.full(high - low, 0x5A, np.uint8)        # what nobody writes shows
     tensors = [Placed(memory, inside=-low), *(_placed(inputs[i]) for i in step.contraction.operands)]
     words = [np.array(value % (1 << 64), np.uint64).astype(_word_dtype(step, i))
              for i, value in enumerate(step.launch.words)]
-    report = launch(_parsed(step), step.launch.grid, step.launch.block, [*tensors, *(w[()] for w in words)])
+    report = launch(kernel or _parsed(step), step.launch.grid, step.launch.block, [*tensors, *(w[()] for w in words)])
     out = np.ndarray(step.out.shape, step.out.dtype, memory, -low, step.out.strides)
     return out, report
 

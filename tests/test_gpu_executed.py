@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -46,9 +47,23 @@ def test_every_equation(case):
 def test_tiled_products(case, dtype):
     operands = case.arrays(dtype)
     kernel = compiled(case, operands)
-    assert kernel.family == "tiled contraction"
+    whole_halves = case.name == "whole" and dtype == "float16"
+    assert kernel.family == ("tensor cores" if whole_halves else "tiled contraction")
     result, _ = executed(kernel, operands)
     assert_close(result, reference(case.equation, *operands))
+
+
+@pytest.mark.parametrize("equation, shapes, dtype", [
+    ("ij,jk->ik", ((20, 2000), (2000, 30)), "float32"), ("ji,kj->ki", ((1200, 24), (33, 1200)), "complex128"),
+    ("aij,jbi->ba", ((20, 40, 50), (50, 36, 40)), "int64"), ("ij,jk->ik", ((40, 3000), (3000, 24)), "float16"),
+    ("ij,kj->ik", ((40, 2008), (24, 2008)), "float16"),
+], ids=str)
+def test_products_in_parts(equation, shapes, dtype):
+    case = Case("", equation, shapes)
+    operands = case.arrays(dtype)
+    kernel = compiled(case, operands)
+    assert len(kernel.steps) == 2 and kernel.steps[0].out.shape[0] > 1
+    assert_close(executed(kernel, operands)[0], reference(equation, *operands))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -69,6 +84,31 @@ def test_families(family, equation, shapes, dtype):
     kernel = compiled(case, operands, optimize=False)
     assert kernel.family == family
     assert_close(executed(kernel, operands)[0], reference(equation, *operands))
+
+
+HALVES = (
+    ("ij,jk->ik", ((128, 64), (64, 128))), ("ji,jk->ik", ((104, 72), (104, 40))), ("ij,kj->ik", ((37, 72), (51, 72))),
+    ("ji,kj->ik", ((67, 136), (40, 67))), ("bij,bjk->bik", ((2, 40, 200), (2, 200, 24))),
+    ("ij,jk->ki", ((40, 40), (40, 48))),
+    ("aibj,jbkc->icka", ((3, 8, 4, 8), (8, 4, 8, 8))),
+)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("equation, shapes", HALVES, ids=str)
+def test_tensor_cores(equation, shapes, dtype):
+    x, y = (np.random.default_rng(i).uniform(-1, 1, shape).astype(dtype) for i, shape in enumerate(shapes))
+    kernel = einjit.compile(equation, x, y, target="cuda", cc=CC)
+    assert kernel.family == ("tensor cores" if "67" not in str(shapes) else "tiled contraction")
+    result, _ = executed(kernel, [x, y])
+    exact = np.einsum(equation, x.astype("f8"), y.astype("f8"))
+    assert result.dtype == x.dtype
+    np.testing.assert_allclose(result.astype("f8"), exact, rtol=float(ml_dtypes.finfo(dtype).eps), atol=1e-3)
+
+
+def test_no_tensor_cores_before_they_had_such_products():
+    shapes = (64, 64), (64, 64)
+    assert einjit.compile("ij,jk->ik", *shapes, dtype="float16", target="cuda", cc=(7, 5)).family == "tiled contraction"
 
 
 A, B = Operand(0), Operand(1)

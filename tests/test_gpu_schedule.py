@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,29 @@ block M0 in 0 : 2048 step 128
                         out[M, N] += a[M, K] * b[N, K]"""
 
 
+def test_tensor_cores_read_as_they_run():
+    case = Case("", "ij,jk->ik", ((64, 4096), (4096, 64)))
+    operands = [np.zeros(shape, np.float16) for shape in case.shapes]
+    c, _ = made(case, operands)
+    nest = apply(lower(c := replace(c, accumulator="float32")), choose_for_gpu(c, A100).schedule)
+    assert str(verify_spread(nest)) == """\
+block K0 in 0 : 4096 step 512
+  block M0 in 0 : 64 step 128
+    block N0 in 0 : 64 step 128
+      for K1 in K0 : K0 + 512 step 32
+        share a as M x K
+          share b as N x K
+            thread M1 in M0 : M0 + 128 step 64
+              thread N1 in N0 : N0 + 128 step 32
+                unroll K2 in K1 : K1 + 32 step 16
+                  unroll M2 in M1 : M1 + 64 step 16
+                    unroll N2 in N1 : N1 + 32 step 8
+                      tensor core M in M2 : M2 + 16
+                        tensor core N in N2 : N2 + 8
+                          tensor core K in K2 : K2 + 16
+                            out[M, N] += a[M, K] * b[N, K]"""
+
+
 def test_an_element_a_thread_reads_as_it_runs():
     case = Case("", "ijk->ik", ((9, 31, 10),))
     _, nest, _ = scheduled(case, case.arrays())
@@ -111,7 +136,7 @@ block U0 in 0 : 70 step 32
     (2048, 2048, 1, "complex128", "32x64x8 block, 2x4 a thread"),
 ])
 def test_tiles_fill_the_device(m, n, batch, dtype, tile):
-    from einjit.schedule.gpu import block_tile
+    from einjit.schedule.gpuproducts import block_tile
 
     assert str(block_tile(dtype, m, n, batch, A100)) == tile
 
@@ -134,14 +159,14 @@ SPLIT = (Split("i", 32), Reorder(("i/32", "i", "k", "j")))
 
 @pytest.mark.parametrize("schedule, reason", [
     ((Bind("q", "block"),), "there is no loop q"),
-    ((Bind("i", "warp"),), "a loop is bound to 'block' or 'thread', not to 'warp'"),
+    ((Bind("i", "warp"),), "a loop is bound to 'block', 'thread' or 'tensor core', not to 'warp'"),
     ((Bind("i", "block"), Bind("i", "thread")), "loop i is block already"),
     ((Bind("i", "block"),), "loop k is bound to nothing: each element of the output must belong to a block, a thread "
                             "or the register tile"),
     ((Bind("j", "thread"), Bind("i", "block"), Bind("k", "block")),
      "loop j must stand in a block of j: split it first"),
     ((Reorder(("j", "i", "k")), Bind("j", "block"), Bind("i", "block"), Bind("k", "block")),
-     "loop j cannot be spread over blocks: j is summed, and only parts of a sum that threads share can be"),
+     "loop j cannot be spread over blocks: j is summed, and only parts of a sum that threads or operands share can be"),
     ((Bind("i", "thread"), Bind("k", "block")), "loop i must stand in a block of i: split it first"),
     ((Reorder(("i", "j", "k")), Bind("i", "block"), Bind("k", "block")),
      "loop k cannot be spread over blocks: only outermost loops can"),

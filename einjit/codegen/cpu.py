@@ -7,8 +7,6 @@ every shape which needs the same code.
 """
 from __future__ import annotations
 
-import hashlib
-import re
 import textwrap
 from dataclasses import dataclass, fields
 
@@ -88,13 +86,7 @@ class _Emitter:
             self.line(block_depth, "write_staged(out_block, out_shift, out_bytes)")
         if self.nest.streamed or self.nest.staged:
             self.line(1, "fence()")
-        # Named after what the code computes, on the schedule's labels: equations that share code share names.
-        terms = ["".join(t.labels) or "1" for t in (*self.nest.inputs, self.nest.out)]
-        name = re.sub(r"\W+", "_", "_".join(terms))
-        text = self._module()
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        entry = f"einsum_{name}_{self.nest.out.dtype}_{digest}"
-        return Source(text.replace("@ENTRY@", entry), entry, tuple(self.words))
+        return Source.of(self.nest, self._module(), tuple(self.words))
 
     def _module(self) -> str:
         pointers = ", ".join([t.name for t in self.nest.tensors] + ["work"])

@@ -1,19 +1,20 @@
 """Nest spread over a GPU -> Numba-CUDA source, which a person can read.
 
 Each family of nests has an emitter: one element of the output a thread (`cudaelement.py`), sums that threads share
-(`cudasums.py`), maps by way of squares in shared memory (`cudaturned.py`), and products by way of panels there
-(`cudatiled.py`). Addresses are 64-bit integers, positions 32-bit ones. All that does not change code (extents,
-strides) is an argument, so that one kernel serves every shape which needs the same code.
+(`cudasums.py`), maps by way of squares in shared memory (`cudaturned.py`), products by way of panels there
+(`cudatiled.py`), and on tensor cores (`cudatensor.py`). Addresses are 64-bit integers, positions 32-bit ones. All that
+does not change code (extents, strides) is an argument, so that one kernel serves every shape which needs the same code.
 """
 from __future__ import annotations
 
 import numpy as np
 
 from ..contraction import Contraction
-from ..ir import LoopNest, Tensor
+from ..ir import Kind, LoopNest, Tensor
 from .cudaelement import ElementEmitter
 from .cudaemitter import Access
 from .cudasums import SumsEmitter, shared_sum
+from .cudatensor import PAIR, TensorEmitter
 from .cudatiled import TiledEmitter, fragment_of
 from .cudaturned import TurnedEmitter
 from .source import Source
@@ -26,6 +27,8 @@ def access(nest: LoopNest, c: Contraction) -> Access:
     wide = any(label.extent >= WIDE for label in nest.labels)
     if not nest.shares or not nest.label(nest.shares[0].serial).summed:
         return Access(wide=wide)
+    if any(loop.kind is Kind.TENSOR for loop in nest.loops):
+        return Access((*(t.name for t in nest.inputs), *(["out"] if _in_vectors(c, 0, nest.out, PAIR) else [])), wide)
     fragment = fragment_of(nest)
     return Access(tuple(t.name for i, t in enumerate(nest.tensors) if _in_vectors(c, i, t, fragment)), wide)
 
@@ -42,6 +45,8 @@ def _in_vectors(c: Contraction, tensor: int, t: Tensor, fragment: int) -> bool:
 
 def emit(nest: LoopNest, taken: Access) -> Source:
     """Generate the kernel of a verified nest. Raises `ScheduleError` for a nest of another form."""
+    if any(loop.kind is Kind.TENSOR for loop in nest.loops):
+        return TensorEmitter(nest, taken).source()
     if nest.shares:
         summed = nest.label(nest.shares[0].serial).summed
         return (TiledEmitter if summed else TurnedEmitter)(nest, taken).source()

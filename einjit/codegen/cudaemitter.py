@@ -1,7 +1,6 @@
 """What the emitters of GPU kernels have in common: the frame of the text, its arguments, and where a block is."""
 from __future__ import annotations
 
-import hashlib
 import re
 import textwrap
 from dataclasses import dataclass
@@ -11,6 +10,9 @@ import numpy as np
 
 from ..ir import Kind, Loop, LoopNest, Tensor
 from .source import Source, Word
+
+
+SPECS = ("Element", "MatrixPanel", "MatrixTile", "Panel", "SharedTile")
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,13 @@ class Emitter:
 
     def source(self) -> Source:
         self.body()
-        terms = ["".join(t.labels) or "1" for t in (*self.nest.inputs, self.nest.out)]
-        name = re.sub(r"\W+", "_", "_".join(terms))
-        text = self._module()
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        entry = f"einsum_{name}_{self.nest.out.dtype}_{digest}"
-        return Source(text.replace("@ENTRY@", entry), entry, tuple(self.words))
+        return Source.of(self.nest, self._module(), tuple(self.words))
 
     def _module(self) -> str:
         arguments = ", ".join([t.name for t in self.nest.tensors] + [w.name for w in self.words])
         imports = f"einjit.codegen.{self.intrinsics}"
         names = sorted(set(re.findall(r"= ([a-z]\w+)\(", "\n".join(self.header))))
-        specs = sorted(set(re.findall(r"\b(Element|Panel|SharedTile)\(", "\n".join(self.header))))
+        specs = sorted(set(re.findall(rf"\b({'|'.join(SPECS)})\(", "\n".join(self.header))))
         nodes = sorted(set(re.findall(r"\b(Binary|Const|Operand|Select|Unary)\(", "\n".join(self.header))))
         wrapped = textwrap.wrap(f"def @ENTRY@({arguments}):", 110, subsequent_indent=" " * 8)
         return "\n".join([
@@ -74,12 +71,12 @@ class Emitter:
 
     # -- where a block and a thread are ----------------------------------------------------------------
 
-    def place_block(self, depth: int) -> None:
+    def place_block(self, depth: int, index: str = "cuda.blockIdx.x") -> None:
         """The first positions of the block, fastest label first."""
         loops = [loop for loop in self.nest.loops if loop.kind is Kind.BLOCK]
         if not loops:
             return
-        self.line(depth, f"block = {self.position('cuda.blockIdx.x')}")
+        self.line(depth, f"block = {self.position(index)}")
         for loop in reversed(loops):
             variable = self.nest.variable(loop)
             index = "block"
@@ -120,12 +117,59 @@ class Emitter:
         neighbours = t.unit == label and member == self.nest.label(label).members[0]
         return f"uint64({np.dtype(t.dtype).itemsize})" if neighbours else self.word("stride", member, t.name)
 
-    def place_in_batch(self, depth: int) -> dict[str, str]:
-        """Addresses of the tensors at the block's place in a batch, whose loop is over blocks one by one."""
-        bases = {t.name: t.name for t in self.nest.tensors}
+    def place_in_batch(self, depth: int, tensors: Sequence[Tensor]) -> dict[str, str]:
+        """Addresses of tensors at the block's place in a batch, whose loop is over blocks one by one."""
+        bases = {t.name: t.name for t in tensors}
         for loop in self.nest.loops:
             if loop.kind is Kind.BLOCK and loop.step == 1:
-                for name, terms in self.offsets(depth, loop.label, loop.label, self.nest.tensors).items():
+                for name, terms in self.offsets(depth, loop.label, loop.label, tensors).items():
                     self.line(depth, f"{name}_batch = {' + '.join([bases[name], *terms])}")
                     bases[name] = f"{name}_batch"
         return bases
+
+    def edges(self, label: str, own: str, shifts: Sequence[int], tag: str) -> tuple[str, str]:
+        """Offsets in the output of a thread's positions on a label, which lie `own` and a shift past the block's first,
+        and whether they are inside."""
+        offsets, insides = [], []
+        first = self.nest.variable(self.nest.loops_of(label)[0])
+        for i, shift in enumerate(shifts):
+            plus = f" + {shift}" if shift else ""
+            self.line(1, f"{tag}{i} = {self.position(f'{first} + {own}{plus}')}")
+            terms = self.offsets(1, label, f"{tag}{i}", [self.nest.out], f"_{tag}{i}")["out"]
+            self.line(1, f"{tag}{i}_out = {' + '.join(terms)}")
+            offsets.append(f"{tag}{i}_out")
+            insides.append(f"{tag}{i} < {self.count(label)}")
+        return ", ".join(offsets), ", ".join(insides)
+
+    # -- sums whose parts blocks compute -----------------------------------------------------------------
+
+    def place_part(self, depth: int, base: str) -> str:
+        """Address of the output that the block's part of the sums has for itself; `base` where there are no parts."""
+        loop = part_loop(self.nest)
+        if loop is None:
+            return base
+        part = f"{self.nest.variable(loop)} // {self._block_step(loop)}"
+        self.line(depth, f"out_part = {base} + uint64({part}) * {self.word('part', '', 'out')}")
+        return "out_part"
+
+    def place_range(self, depth: int, label: str) -> str:
+        """Set the end of the block's part of a sum; returns the text of its start, '' for 0."""
+        loop = part_loop(self.nest)
+        if loop is None:
+            self.line(depth, f"{label}_end = {self.count(label)}")
+            return ""
+        start = self.nest.variable(loop)
+        end = self.position(f"{start} + {self._block_step(loop)}")
+        self.line(depth, f"{label}_end = min({end}, {self.count(label)})")
+        return start
+
+
+def part_loop(nest: LoopNest) -> Loop | None:
+    """The loop over parts of a sum that blocks compute, each with an output of its own."""
+    return next((loop for loop in nest.loops if loop.kind is Kind.BLOCK and nest.label(loop.label).summed), None)
+
+
+def parts_of(nest: LoopNest) -> int:
+    """How many parts of its sums there are."""
+    loop = part_loop(nest)
+    return -(-nest.label(loop.label).extent // loop.step) if loop else 1

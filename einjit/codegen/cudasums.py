@@ -17,15 +17,6 @@ def shared_sum(nest: LoopNest) -> str:
     return next((loop.label for loop in nest.loops if loop.kind is Kind.THREAD and nest.label(loop.label).summed), "")
 
 
-def parts_of(nest: LoopNest) -> int:
-    """Into how many parts the blocks of a grid take its sums apart; each has an output of its own."""
-    label = shared_sum(nest)
-    if not label:
-        return 1
-    loop = nest.loops_of(label)[0]
-    return -(-nest.label(label).extent // loop.step) if loop.kind is Kind.BLOCK else 1
-
-
 class SumsEmitter(ElementEmitter):
     """The threads of a block share sums: each adds up every so many positions, then their totals are added in pairs,
     through shared memory and, inside of a warp, through registers. Always in the same order."""
@@ -58,11 +49,7 @@ class SumsEmitter(ElementEmitter):
     def _place_sum(self, kept) -> tuple[dict[str, str], str]:
         """Addresses at the thread's element of the output, and the condition that there is one."""
         addresses = {t.name: t.name for t in self.nest.tensors}
-        if parts_of(self.nest) > 1:
-            loop = self.nest.loops_of(self.shared)[0]
-            part = f"{self.nest.variable(loop)} // {self._block_step(loop)}"
-            self.line(1, f"out_part = out + uint64({part}) * {self.word('part', '', 'out')}")
-            addresses["out"] = "out_part"
+        addresses["out"] = self.place_part(1, "out")
         if not kept:
             return addresses, ""
         label, inside = kept[0].label, ""
@@ -84,14 +71,8 @@ class SumsEmitter(ElementEmitter):
         label = self.shared
         (member,) = self.nest.label(label).members
         moving = [t for t in self.nest.inputs if label in t.labels]
-        first, end = f"{label}_thread", self.count(label)
-        if parts_of(self.nest) > 1:
-            loop = self.nest.loops_of(label)[0]
-            part = self.nest.variable(loop)
-            first = f"{part} + {label}_thread"
-            end = f"min({self.position(f'{part} + {self._block_step(loop)}')}, {end})"
-        self.line(depth, f"{label} = {self.position(first)}")
-        self.line(depth, f"{label}_end = {end}")
+        start = self.place_range(depth, label)
+        self.line(depth, f"{label} = {self.position(f'{start} + {label}_thread' if start else f'{label}_thread')}")
         inside = {**addresses, **{t.name: f"{t.name}_{label}_at" for t in moving}}
         steps = {t.name: f"uint64({self.deep}) * {self.stride(t, label, member)}" for t in moving}
         for t in moving:

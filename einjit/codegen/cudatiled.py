@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir import Kind, LoopNest, Share
-from ..verify import blocks_inside
+from ..verify import blocks_inside, threads_of
 from .cudaemitter import Access, Emitter
 from .gpuspecs import Panel, SharedTile
 
@@ -20,9 +20,7 @@ class TiledEmitter(Emitter):
         self.serial = nest.shares[0].serial
         self.bk = next(loop.step for loop in nest.loops_of(self.serial) if loop.kind is Kind.SERIAL)
         self.fragment = fragment_of(nest)
-        self.threads = 1
-        for loop in nest.loops:
-            self.threads *= blocks_inside(nest, loop) if loop.kind is Kind.THREAD else 1
+        self.threads = threads_of(nest)
         self.panels = {share.tensor: self._panel(share) for share in nest.shares}
         self.stage = sum(panel.bytes for panel in self.panels.values())
         self.starts = {}
@@ -46,16 +44,14 @@ class TiledEmitter(Emitter):
         for name, panel in self.panels.items():
             self.header += [f"panel_{name} = {panel!r}"]
         self.header += [f"spec = SharedTile(panel_a, panel_b, {tile.out!r}, {tile.vectors!r})",
-                        "nothing = starting(spec)", "multiply_add = multiplying(spec)", "write = writing(spec)"]
+                        "nothing = starting(spec)", "multiply_add = multiplying(spec)", "write = writing(spec)",
+                        "block_anew = reading('ctaid')", "thread_anew = reading('tid')"]
         for name in self.panels:
             self.header += [f"load_{name} = loading(panel_{name})", f"keep_{name} = keeping(panel_{name})"]
         self.line(1, f"shared = cuda.shared.array({2 * self.stage}, 'uint8', 16)")
         self.place_block(1)
-        self.line(1, "thread = uint32(cuda.threadIdx.x)")
-        across = tile.b.threads_across
-        self.line(1, f"{m}_thread = uint32(thread // {across})")
-        self.line(1, f"{n}_thread = uint32(thread % {across})")
-        bases = self.place_in_batch(1)
+        self._place_thread("cuda.threadIdx.x")
+        bases = self.place_in_batch(1, self.nest.inputs)
         for share in nest.shares:
             self._place_loads(share, bases[share.tensor])
         self._first_block()
@@ -65,7 +61,10 @@ class TiledEmitter(Emitter):
             self.line(1, f"{share.tensor}_read = uint32({start}{share.panel}_thread * {width})")
         self.line(1, "total = nothing()")
         self._loop()
-        self._write(m, n, bases["out"])
+        # What only the output needs is found anew, for it not to occupy registers meanwhile.
+        self.place_block(1, "block_anew()")
+        self._place_thread("thread_anew()")
+        self._write(m, n, self._out())
 
     def _place_loads(self, share: Share, base: str) -> None:
         """What each thread copies: its positions on the panel and on the serial label, where these are in memory, and
@@ -99,13 +98,17 @@ class TiledEmitter(Emitter):
 
     def _first_block(self) -> None:
         """Load the first block, which is the one with the edge of the sum: all others are whole."""
-        self.line(1, f"following = {self.position(f'({self.count(self.serial)} - 1) % {self.bk} + 1')}")
+        start = self.place_range(1, self.serial)
+        length = f"{self.serial}_end - {start}" if start else f"{self.serial}_end"
+        self.line(1, f"first = {self.position(f'({length} - 1) % {self.bk} + 1')}")
+        self.line(1, f"following = {self.position(f'{start} + first' if start else 'first')}")
+        begin = f"{start} + " if start else ""
         for share in self.nest.shares:
-            self.line(1, f"{share.tensor}_depth = {self.position(f'{share.tensor}_serial')}")
+            self.line(1, f"{share.tensor}_depth = {self.position(f'{begin}{share.tensor}_serial')}")
             self._load(1, share, edge="following")
         for share in self.nest.shares:
             self.line(1, f"keep_{share.tensor}(shared, {share.tensor}_write, {share.tensor}_next)")
-            self.line(1, f"{share.tensor}_depth = {self.position(f'{share.tensor}_depth + following')}")
+            self.line(1, f"{share.tensor}_depth = {self.position(f'{share.tensor}_depth + first')}")
         self.line(1, "cuda.syncthreads()")
 
     def _load(self, depth: int, share: Share, edge: str = "") -> None:
@@ -131,7 +134,7 @@ class TiledEmitter(Emitter):
         self.line(1, "half = uint32(0)")
         self.line(1, "more = True")
         self.line(1, "while more:")
-        self.line(2, f"more = following < {self.count(self.serial)}")
+        self.line(2, f"more = following < {self.serial}_end")
         self.line(2, "if more:")
         for share in self.nest.shares:
             self._load(3, share)
@@ -145,25 +148,23 @@ class TiledEmitter(Emitter):
         self.line(3, "cuda.syncthreads()")
         self.line(2, f"following = {self.position(f'following + {self.bk}')}")
 
-    def _write(self, m: str, n: str, base: str) -> None:
-        rows, row_inside = self._edges(m, self.panels["a"], 1, "row")
-        columns, column_inside = self._edges(n, self.panels["b"], self.fragment if "out" in self.access.vectors else 1,
-                                             "column")
-        self.line(1, f"write({base}, ({rows},), ({row_inside},), ({columns},), ({column_inside},), total)")
+    def _place_thread(self, index: str) -> None:
+        across = self.panels["b"].threads_across
+        m, n = (share.panel for share in sorted(self.nest.shares, key=lambda share: share.tensor))
+        self.line(1, f"thread = uint32({index})")
+        self.line(1, f"{m}_thread = uint32(thread // {across})")
+        self.line(1, f"{n}_thread = uint32(thread % {across})")
 
-    def _edges(self, label: str, panel: Panel, step: int, tag: str) -> tuple[str, str]:
-        """Offsets in the output of a thread's positions on a label, every `step`-th, and whether they are inside."""
-        offsets, insides, out = [], [], [self.nest.out]
-        first = self.nest.variable(self.nest.loops_of(label)[0])
-        for i, shift in enumerate(panel.owned[::step]):
-            position = f"{tag}{i}"
-            plus = f" + {shift}" if shift else ""
-            self.line(1, f"{position} = {self.position(f'{first} + {label}_thread * {panel.fragment}{plus}')}")
-            terms = self.offsets(1, label, position, out, f"_{tag}{i}")["out"]
-            self.line(1, f"{position}_out = {' + '.join(terms)}")
-            offsets.append(f"{position}_out")
-            insides.append(f"{position} < {self.count(label)}")
-        return ", ".join(offsets), ", ".join(insides)
+    def _out(self) -> str:
+        """Where the output begins; placed last, for its address to need no registers in the loop."""
+        return self.place_part(1, self.place_in_batch(1, [self.nest.out])["out"])
+
+    def _write(self, m: str, n: str, base: str) -> None:
+        step = self.fragment if "out" in self.access.vectors else 1
+        own = f"{m}_thread * {self.fragment}", f"{n}_thread * {self.fragment}"
+        rows, row_inside = self.edges(m, own[0], self.panels["a"].owned, "row")
+        columns, column_inside = self.edges(n, own[1], self.panels["b"].owned[::step], "column")
+        self.line(1, f"write({base}, ({rows},), ({row_inside},), ({columns},), ({column_inside},), total)")
 
 
 def fragment_of(nest: LoopNest) -> int:

@@ -25,7 +25,7 @@ class TurnedEmitter(ElementEmitter):
         self.line(1, "thread = uint32(cuda.threadIdx.x)")
         self.line(1, f"lane = uint32(thread % {WARP})")
         self.line(1, f"row = uint32(thread // {WARP})")
-        bases = self.place_in_batch(1)
+        bases = self.place_in_batch(1, nest.tensors)
         for s in nest.shares:
             self._fetch(nest.tensor(s.tensor), bases[s.tensor])
         self.line(1, "cuda.syncthreads()")

@@ -27,7 +27,7 @@ def loading(panel: Panel):
         def codegen(context, builder, signature, args):
             values = []
             for i in range(signature.args[0].count):
-                address, ok = builder.extract_value(args[0], i), _bit(builder, args[1], i)
+                address, ok = builder.extract_value(args[0], i), bit(builder, args[1], i)
                 found = _guarded(builder, ok, lambda at=address: gv.load(builder, source, at, together), source)
                 values += [el.convert(builder, source, target, value) for value in found]
             return gv.packed(builder, values)
@@ -144,7 +144,7 @@ def writing(spec: SharedTile):
             for i in range(signature.args[1].count):
                 row = builder.add(args[0], builder.extract_value(args[1], i))
                 for j in range(width):
-                    ok = builder.and_(_bit(builder, args[2], i), _bit(builder, args[4], j))
+                    ok = builder.and_(bit(builder, args[2], i), bit(builder, args[4], j))
                     first = (i * width + j) * together
                     with builder.if_then(ok):
                         address = builder.add(row, builder.extract_value(args[3], j))
@@ -156,6 +156,20 @@ def writing(spec: SharedTile):
     return write
 
 
-def _bit(builder, truths: ir.Value, i: int) -> ir.Value:
+def bit(builder, truths: ir.Value, i: int) -> ir.Value:
     truth = builder.extract_value(truths, i)
     return truth if truth.type == ir.IntType(1) else builder.trunc(truth, ir.IntType(1))
+
+
+def reading(register: str):
+    """anew() -> the x of a special register of PTX (`tid`, `ctaid`), read where it is called: a value known from
+    earlier would have to be kept."""
+
+    @intrinsic
+    def anew(typingctx):
+        def codegen(context, builder, signature, args):
+            return builder.asm(ir.FunctionType(el.I32, []), f"mov.u32 $0, %{register}.x;", "=r", [], side_effect=True)
+
+        return types.uint32(), codegen
+
+    return anew

@@ -1,7 +1,11 @@
 """A kernel as text, and the words of its parameter block."""
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
+
+from ..ir import LoopNest
 
 IN_WORKSPACE = ("table", "pack", "copy", "stage")
 
@@ -45,3 +49,13 @@ class Source:
     text: str
     entry: str
     words: tuple[Word, ...]
+
+    @classmethod
+    def of(cls, nest: LoopNest, text: str, words: tuple[Word, ...]) -> Source:
+        """With the name put where `text` says @ENTRY@. It is made of what the code computes, on the schedule's labels:
+        equations that share code share names."""
+        terms = ["".join(t.labels) or "1" for t in (*nest.inputs, nest.out)]
+        name = re.sub(r"\W+", "_", "_".join(terms))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        entry = f"einsum_{name}_{nest.out.dtype}_{digest}"
+        return cls(text.replace("@ENTRY@", entry), entry, words)

@@ -171,7 +171,7 @@ class Copy:
 @dataclass(frozen=True)
 class Bind:
     """Spread a loop (its label, or label/step) over a GPU: over the blocks of a grid (`to="block"`) or the threads of
-    a block (`to="thread"`)."""
+    a block (`to="thread"`); or let a warp do it on its tensor cores (`to="tensor core"`)."""
 
     loop: str
     to: str
@@ -179,7 +179,8 @@ class Bind:
     def __call__(self, nest: LoopNest) -> LoopNest:
         found = [loop for loop in nest.loops if loop.name == self.loop]
         _require(bool(found), f"there is no loop {self.loop}")
-        _require(self.to in ("block", "thread"), f"a loop is bound to 'block' or 'thread', not to {self.to!r}")
+        _require(self.to in ("block", "thread", "tensor core"),
+                 f"a loop is bound to 'block', 'thread' or 'tensor core', not to {self.to!r}")
         _require(found[0].kind is Kind.SERIAL, f"loop {self.loop} is {found[0].kind.value} already")
         return _replaced(nest, found[0], replace(found[0], kind=Kind(self.to)))
 
