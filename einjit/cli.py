@@ -49,6 +49,20 @@ class DType(click.ParamType):
             self.fail(f"NumPy knows no dtype {value!r}; try float32.", param, ctx)
 
 
+class Capability(click.ParamType):
+    """A GPU's compute capability: 8.0."""
+
+    name = "capability"
+
+    def convert(self, value, param, ctx) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        if not re.fullmatch(r"[0-9]+\.[0-9]+", value):
+            self.fail(f"{value!r} is no compute capability; write 8.0.", param, ctx)
+        major, minor = value.split(".")
+        return int(major), int(minor)
+
+
 class Commands(click.Group):
     """A group whose commands end with a sentence and exit code 1 where einjit raises its own error."""
 
@@ -94,14 +108,21 @@ def demo(dtype: np.dtype, scale: float) -> None:
 @click.argument("shapes", type=Shape(), nargs=-1)
 @click.option("--dtype", type=DType(), default="float64", show_default=True,
               help="The dtype of every operand.")
-def explain(equation: str, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype) -> None:
+@click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+              help="What to compile for; cuda needs no GPU.")
+@click.option("--cc", type=Capability(), help="The GPU's compute capability, such as 8.0.")
+def explain(equation: str, shapes: tuple[tuple[int, ...], ...], dtype: np.dtype, target: str,
+            cc: tuple[int, int] | None) -> None:
     """Show every stage of compiling EQUATION for operands of SHAPES.
 
     \b
     einjit explain "ij,jk->ik" 512x256 256x128 --dtype float32
     einjit explain "i,i,->" 100 100 "()"
+    einjit explain "ij,jk->ik" 512x256 256x128 --target cuda --cc 8.0
     """
-    click.echo(einjit.explain(equation, *(np.zeros(shape, dtype) for shape in shapes)))
+    if cc and target != "cuda":
+        raise click.UsageError("--cc is for --target cuda.")
+    click.echo(einjit.explain(equation, *(np.zeros(shape, dtype) for shape in shapes), target=target, cc=cc))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from functools import partial
 
 from . import cache
 from .codegen import gpubuild
-from .codegen.gpubuild import GpuCode, Resources, Signature
+from .codegen.gpubuild import CudaUnavailable, GpuCode, Resources, Signature
 from .codegen.source import Source
 from .compiler import CompilerError
 from .errors import EinjitError
@@ -24,8 +26,30 @@ def _forget() -> None:
     _codes.clear()
 
 
+_needed: ContextVar[bool] = ContextVar("einjit_gpu_code_needed", default=True)
+
+
+@contextmanager
+def code_not_needed():
+    """Inside, kernels have no code, and None for resources, where Numba-CUDA is missing: to show all other stages."""
+    token = _needed.set(False)
+    try:
+        yield
+    finally:
+        _needed.reset(token)
+
+
 def gpu_code(source: Source, signature: Signature) -> GpuCode:
     """The kernel's code. Raises `CudaUnavailable` where it has to be compiled and Numba-CUDA is missing."""
+    try:
+        return _remembered(source, signature)
+    except CudaUnavailable:
+        if _needed.get():
+            raise
+        return GpuCode("", b"", None)
+
+
+def _remembered(source: Source, signature: Signature) -> GpuCode:
     key = source.entry, signature
     found = _codes.get(key)
     if found is not None:

@@ -91,8 +91,8 @@ def _system_caches(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")):
 
 @dataclass(frozen=True)
 class Gpu:
-    """`sms`: multiprocessors; of each `registers` (of 32 bits), `shared` memory in bytes and `warps` that it can hold.
-    `flops32`, `flops64`: multiply-adds count two, a second; `bandwidth`: bytes a second."""
+    """`sms`: multiprocessors; of each `registers` (of 32 bits), `shared` memory in bytes, `warps` and `blocks` that it
+    can hold. `flops32`, `flops64`: multiply-adds count two, a second; `bandwidth`: bytes a second."""
 
     name: str
     cc: tuple[int, int]
@@ -100,6 +100,7 @@ class Gpu:
     registers: int
     shared: int
     warps: int
+    blocks: int
     flops32: float
     flops64: float
     bandwidth: float
@@ -111,13 +112,13 @@ class Gpu:
 
 # One device for each compute capability: CUDA C++ Programming Guide, table of technical specifications, and NVIDIA's
 # data sheets (T4, A100 40 GB, RTX 3090, RTX 4090, H100 SXM).
-# cc         name         SMs  registers  shared KB  warps  f32 TF/s  f64 TF/s  GB/s
+# cc         name         SMs  registers  shared KB  warps  blocks  f32 TF/s  f64 TF/s  GB/s
 _GPUS = {
-    (7, 5): ("T4",        40,  65536,     64,        32,    8.1,      0.25,     320),
-    (8, 0): ("A100",      108, 65536,     164,       64,    19.5,     9.7,      1555),
-    (8, 6): ("RTX 3090",  82,  65536,     100,       48,    35.6,     0.56,     936),
-    (8, 9): ("RTX 4090",  128, 65536,     100,       48,    82.6,     1.29,     1008),
-    (9, 0): ("H100",      132, 65536,     228,       64,    66.9,     33.5,     3350),
+    (7, 5): ("T4",        40,  65536,     64,        32,    16,     8.1,      0.25,     320),
+    (8, 0): ("A100",      108, 65536,     164,       64,    32,     19.5,     9.7,      1555),
+    (8, 6): ("RTX 3090",  82,  65536,     100,       48,    16,     35.6,     0.56,     936),
+    (8, 9): ("RTX 4090",  128, 65536,     100,       48,    24,     82.6,     1.29,     1008),
+    (9, 0): ("H100",      132, 65536,     228,       64,    32,     66.9,     33.5,     3350),
 }
 
 
@@ -129,5 +130,5 @@ def compute_capabilities() -> tuple[tuple[int, int], ...]:
 def gpu(cc: tuple[int, int]) -> Gpu:
     """The device of the table for a compute capability; of one between two rows, the lower one's."""
     row = max(known for known in _GPUS if known <= cc)
-    name, sms, registers, shared, warps, flops32, flops64, bandwidth = _GPUS[row]
-    return Gpu(name, cc, sms, registers, shared * 1024, warps, flops32 * 1e12, flops64 * 1e12, bandwidth * 1e9)
+    name, sms, registers, shared, warps, blocks, flops32, flops64, bandwidth = _GPUS[row]
+    return Gpu(name, cc, sms, registers, shared * 1024, warps, blocks, flops32 * 1e12, flops64 * 1e12, bandwidth * 1e9)

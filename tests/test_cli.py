@@ -73,6 +73,32 @@ def test_wrong_usage_ends_with_2(arguments):
     assert "Traceback" not in done.stderr
 
 
+def test_explain_for_a_gpu():
+    arguments = ("ij,jk->ik", "64x32", "32x64", "--dtype", "float32")
+    done = einjit_command("explain", *arguments, "--target", "cuda", "--cc", "8.0")
+    assert done.returncode == 0, done.stderr
+    shapes = (np.zeros((64, 32), "f4"), np.zeros((32, 64), "f4"))
+    assert done.stdout == einjit.explain("ij,jk->ik", *shapes, target="cuda", cc=(8, 0)) + "\n"
+
+
+@pytest.mark.parametrize("options, code, text", [
+    (("--target", "cuda", "--cc", "8"), 2, "Error: Invalid value for '--cc': '8' is no compute capability; write 8.0."),
+    (("--target", "cuda", "--cc", "sm_80"), 2,
+     "Error: Invalid value for '--cc': 'sm_80' is no compute capability; write 8.0."),
+    (("--target", "gpu"), 2, "Error: Invalid value for '--target': 'gpu' is not one of 'cpu', 'cuda'."),
+    (("--cc", "8.0"), 2, "Error: --cc is for --target cuda."),
+    (("--target", "cuda", "--cc", "5.0"), 1,
+     "einjit: cc is (5, 0), which is no compute capability that there are kernels for\n"
+     "  fix: pass one from (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), such as cc=(8, 0)"),
+])
+def test_wrong_targets_end_with_their_text(options, code, text):
+    done = einjit_command("explain", "ij->i", "3x4", *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    usage = ("Usage: einjit explain [OPTIONS] EQUATION [SHAPES]...\n"
+             "Try 'einjit explain --help' for help.\n\n") if code == 2 else ""
+    assert done.stderr == f"{usage}{text}\n"
+
+
 def test_cache_info_and_clear(cold_cache):
     run_code("import einjit, numpy as np; a = np.ones((40, 40)); einjit.compile('ij,jk->ik', a, a)(a, a)")
     assert files_in(cold_cache)

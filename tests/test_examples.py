@@ -9,8 +9,8 @@ from tests.subprocesses import ROOT, run_python
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 
-def test_there_are_five():
-    assert len(SCRIPTS) == 5
+def test_there_are_six():
+    assert len(SCRIPTS) == 6
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -9,7 +9,8 @@ import pytest
 
 import einjit
 from einjit import machine
-from einjit.errors import DtypeError, EquationError
+from einjit.codegen import gpubuild
+from einjit.errors import ArgumentError, DtypeError, EquationError
 from einjit.schedule import Split
 
 STAGES = [
@@ -109,3 +110,63 @@ def test_nothing_to_compute_says_so():
 def test_an_equation_that_is_none_is_an_error():
     with pytest.raises(EquationError):
         einjit.explain("ij->k", (2, 3))
+
+
+# -- for a GPU -------------------------------------------------------------------------------------------
+
+GPU_STAGES = [*STAGES, "launch", "roofline", "resources"]       # and occupancy, where Numba-CUDA is installed
+
+
+def test_every_stage_for_a_gpu_has_its_heading():
+    text = einjit.explain("ij,jk->ik", (64, 32), (32, 48), dtype="float32", target="cuda", cc=(8, 0))
+    headings = [heading if heading in STAGES else heading.split(":")[0] for heading in sections(text)]
+    assert headings in (GPU_STAGES, [*GPU_STAGES, "occupancy"])
+    found = sections(text)
+    assert "-- schedule: tiled contraction, 64x64x16 block, 4x4 a thread" in text.splitlines()
+    assert found["loop nest as scheduled"].startswith("block M0 in 0 : 64 step 64\n")
+    assert found["launch"].strip() == "1 block of 256 threads"
+    assert found["cost"].strip() == "1.966e+05 operations, 2.662e+04 bytes that must move: 7.38 operations a byte"
+    assert found["roofline"].strip() == (
+        "bound by memory: at least 0.0171 us on A100\n"
+        "1.966e+05 flops at 19.5 Tflop/s take 0.0101 us; 2.662e+04 bytes at 1555 GB/s take 0.0171 us")
+    assert "cuda.syncthreads()" in found["source"]
+
+
+def test_without_numba_cuda_only_the_machine_code_is_missing(monkeypatch):
+    def missing():
+        raise gpubuild.CudaUnavailable("it is missing")
+
+    monkeypatch.setattr(gpubuild, "compiler_version", missing)
+    arguments = {"target": "cuda", "cc": (8, 9)}
+    found = sections(einjit.explain("ij,ij->ij", (13, 17), (13, 17), **arguments))
+    assert found["resources"].strip() == "what the machine code takes needs pip install 'einjit[cuda]'"
+    assert "occupancy" not in found and "def einsum_" in found["source"]
+    with pytest.raises(gpubuild.CudaUnavailable):       # `explain` alone is content with that
+        einjit.compile("ij,ij->ij", (13, 17), (13, 17), **arguments)
+
+
+@pytest.mark.cuda
+def test_resources_and_occupancy_are_those_of_the_kernel():
+    arguments = {"dtype": "float32", "target": "cuda", "cc": (8, 0)}
+    shapes = ((2048, 2048), (2048, 2048))
+    found = sections(einjit.explain("ij,jk->ik", *shapes, **arguments))
+    assert found["resources"].strip() == str(einjit.compile("ij,jk->ik", *shapes, **arguments).resources)
+    assert found["occupancy"].startswith("2 blocks of 8 warps a multiprocessor, 25% of its 64 warps\n")
+
+
+def test_nothing_to_compute_on_a_gpu_says_so():
+    text = einjit.explain("ij->j", (0, 3), target="cuda", cc=(8, 0))
+    assert text == "ij->j   for (0, 3) float64\n\nsome size is 0: nothing to compute"
+
+
+def test_wrong_targets_are_errors():
+    with pytest.raises(ArgumentError) as caught:
+        einjit.explain("ij->i", (2, 3), target="gpu")
+    assert str(caught.value) == "target is 'gpu'\n  fix: pass target='cpu' or target='cuda'"
+    with pytest.raises(ArgumentError) as caught:
+        einjit.explain("ij->i", (2, 3), target="cuda", cc="8.0")
+    assert str(caught.value) == (
+        "cc is '8.0', which is no compute capability that there are kernels for\n"
+        "  fix: pass one from (7, 5), (8, 0), (8, 6), (8, 9), (9, 0), such as cc=(8, 0)")
+    with pytest.raises(DtypeError, match="for which there are no kernels"):
+        einjit.explain("ij->i", np.ones((2, 3), object), target="cuda", cc=(8, 0))
