@@ -18,6 +18,7 @@ from .einsum import Einsum, sizes_of
 from .errors import ArgumentError, DtypeError, EinjitError, OperandError
 from .expr import Expr
 from .fallback import hand_over, is_compiled_dtype
+from .gpuarrays import any_on_device, shape_of
 from .options import Options, current
 from .parse import check_numpy_range, parse, parse_labels, split_sublists
 from .planning import Problem, ProgramCall, ViewCall, plan_call
@@ -58,7 +59,7 @@ def forget() -> None:
     _tiny.clear()
 
 
-def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="safe"):
+def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="safe", stream=None):
     """Sum products of arrays over repeated labels, compiled: a drop-in for `numpy.einsum`.
 
     Called as `einsum("ij,jk->ik", a, b)`, or with lists of labels, `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
@@ -73,11 +74,16 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
 
     Returns an array, a scalar if the output has no labels, a view for a pure transpose or diagonal.
 
+    Where the operands are in a GPU's memory (arrays of CuPy's, torch's, Numba's, or others that have
+    `__cuda_array_interface__` or DLPack) the result is a new array there, of the first one's library, and the call
+    returns while the device is still at work. `stream`: the one to work in, instead of that library's current one.
+
     Raises `einjit.errors.EquationError`, `ShapeError`, `OperandError` (each a ValueError), `DtypeError`,
     `ArgumentError` (each a TypeError), and of `optimize` `StrategyError` (a KeyError and a ValueError) and
     `PathError` (a RuntimeError).
     """
-    plain = order == "K" and casting == "safe" and optimize is None and (dtype is None or type(dtype) is str)
+    plain = (order == "K" and casting == "safe" and optimize is None and stream is None
+             and (dtype is None or type(dtype) is str))
     if plain and operands and type(operands[0]) is str:
         now = current()
         key = operands[0] if dtype is None else (operands[0], dtype)
@@ -93,27 +99,33 @@ def einsum(*operands, out=None, optimize=None, dtype=None, order="K", casting="s
             a = operands[1]
             if type(a) is np.ndarray and a.shape == view.shape:
                 return view((a,), None)
-    return _einsum(operands, out, optimize, dtype, order, casting)
+    return _einsum(operands, out, optimize, dtype, order, casting, stream)
 
 
-def _einsum(arguments, out, optimize, dtype, order, casting):
+def _einsum(arguments, out, optimize, dtype, order, casting, stream):
     if not arguments:
         raise OperandError("no equation and no operands", fix='call einsum("ij,jk->ik", a, b)')
     operands, lists = _split(arguments)
-    if _is_foreign((*operands, out)):
+    others = [x for x in (*operands, out) if type(x) is not np.ndarray and x is not None]
+    if others and any_on_device(others):
+        from .gpucall import answer
+
+        return answer(arguments[0], lists, operands, out, optimize, dtype, order, casting, stream)
+    if stream is not None:
+        raise ArgumentError("stream is for arrays on a GPU, and these are in host memory", fix="leave stream out")
+    if others and _is_foreign(others):
         return hand_over("foreign array", arguments, out, **_given(optimize, dtype, order, casting))
     arrays = [_exact(x) for x in operands]
     shapes = tuple(a.shape for a in arrays)
     try:
-        text, parsed = _parsed(arguments[0], lists, arrays, optimize)
+        text, parsed = parsed_call(arguments[0], lists, arrays, optimize)
     except EinjitError as error:
         raise error.with_parts(shapes=shapes) from None
     planning.check_optimize(optimize, text, shapes)
-    dtype = _dtype(dtype, text, shapes)
-    order, casting = _order(order, text, shapes), _casting(casting, text, shapes)
+    dtype, order, casting = call_options(dtype, order, casting, text, shapes)
     unsupported = _unsupported(arrays, out, dtype)
     if unsupported:
-        _check_array(out, text, shapes)
+        check_array(out, text, shapes)
         problem = _problem(text, parsed, arrays, out, optimize, None, None, order, casting)
         planning.result_shape(problem, sizes_of(parsed, shapes, text))
         return _by_numpy(unsupported, problem, operands, out, optimize, dtype)
@@ -128,7 +140,7 @@ def _split(arguments) -> tuple[list, tuple | None]:
     return operands, tuple(lists)
 
 
-def _parsed(equation, lists, arrays: Sequence[np.ndarray], optimize) -> tuple[str, Einsum]:
+def parsed_call(equation, lists, arrays, optimize) -> tuple[str, Einsum]:
     """The equation's text, or one that stands for the lists, and what it means."""
     ndims = tuple(a.ndim for a in arrays)
     if lists is None:
@@ -159,7 +171,7 @@ def _by_numpy(reason: str, p: Problem, operands, out, optimize, dtype):
 def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, body: Expr | None,
         dtype: str | None = None, order: str = "K", casting: str = "safe"):
     """Answer a problem whose operands are exact arrays of compiled dtypes, in any byte order."""
-    _check_array(out, text, [a.shape for a in arrays])
+    check_array(out, text, [a.shape for a in arrays])
     target = _plain_out(out)
     given, arrays = arrays, [_native(a) for a in arrays]
     problem = _problem(text, parsed, arrays, target, optimize, body, dtype, order, casting)
@@ -187,7 +199,7 @@ def run(text: str, parsed: Einsum, arrays: Sequence[np.ndarray], out, optimize, 
 def _problem(text, parsed, arrays, out, optimize, body, dtype, order, casting) -> Problem:
     layout = None if out is None else Layout.of(out)
     return Problem(text, parsed, tuple(map(Layout.of, arrays)), layout, dtype, order, casting,
-                   _hashable(optimize), body, current())
+                   hashable(optimize), body, current())
 
 
 def _used(problem: Problem) -> None:
@@ -278,7 +290,7 @@ def _with_own_dtype(a: np.ndarray) -> np.ndarray:
     return a
 
 
-def _check_array(out, text: str, shapes) -> None:
+def check_array(out, text: str, shapes) -> None:
     """Raise an error if `out` is no array that can be written to, or None."""
     if out is not None and not isinstance(out, np.ndarray):
         raise DtypeError(f"out is a {type(out).__name__}, not an array", **_at_output(text, shapes),
@@ -318,6 +330,11 @@ def _may_write(target: np.ndarray | None) -> bool:
     return True
 
 
+def call_options(dtype, order, casting, text: str, shapes) -> tuple[np.dtype | None, str, str]:
+    """The keywords of a call that are checked against a list. Raises `DtypeError`, `OperandError`, `ArgumentError`."""
+    return _dtype(dtype, text, shapes), _order(order, text, shapes), _casting(casting, text, shapes)
+
+
 def _dtype(dtype, text: str, shapes) -> np.dtype | None:
     try:
         return None if dtype is None else np.dtype(dtype)
@@ -354,49 +371,53 @@ def _unsupported(arrays, out, dtype: np.dtype | None) -> str:
     return f"dtype {other[0]}" if other else ""
 
 
-def _hashable(optimize):
+def hashable(optimize):
+    """An `optimize` for the key of a plan."""
     if isinstance(optimize, (list, tuple)):
-        return tuple(_hashable(x) for x in optimize)
+        return tuple(hashable(x) for x in optimize)
     return optimize
 
 
 # -- tensordot -------------------------------------------------------------------------------------------
 
 def tensordot(a, b, axes=2):
-    """`numpy.tensordot`, compiled: sum products over axes of `a` and `b`.
+    """`numpy.tensordot`, compiled: sum products over axes of `a` and `b`, on a GPU if they are there.
 
     `axes`: a number n (the last n axes of `a` and the first n of `b`), or (axes of `a`, axes of `b`).
     Returns an array whose axes are the others of `a`, then of `b`. Raises `OperandError` (a ValueError).
     """
-    if _is_foreign((a, b)):
-        return np.tensordot(a, b, axes)
-    a, b = np.asarray(a), np.asarray(b)
-    left, right = _contracted(axes, a, b)
-    names_a = list(range(a.ndim))
-    names_b = list(range(a.ndim, a.ndim + b.ndim))
+    on_device = any_on_device((a, b))
+    if not on_device:
+        if _is_foreign((a, b)):
+            return np.tensordot(a, b, axes)
+        a, b = np.asarray(a), np.asarray(b)
+    shapes = tuple(x.shape if isinstance(x, np.ndarray) else shape_of(x) for x in (a, b))
+    left, right = _contracted(axes, shapes)
+    names_a, names_b = (list(range(len(shape))) for shape in shapes)
+    names_b = [len(names_a) + x for x in names_b]
     for x, y in zip(left, right):
-        if a.shape[x] != b.shape[y]:
-            raise OperandError(f"axis {x} of a has size {a.shape[x]} and axis {y} of b has size {b.shape[y]}",
-                               shapes=(a.shape, b.shape))
+        if shapes[0][x] != shapes[1][y]:
+            raise OperandError(f"axis {x} of a has size {shapes[0][x]} and axis {y} of b has size {shapes[1][y]}",
+                               shapes=shapes)
         names_b[y] = x
-    output = [x for x in names_a if x not in left] + [x for x in names_b if x >= a.ndim]
-    return np.asarray(einsum(a, names_a, b, names_b, output))
+    output = [x for x in names_a if x not in left] + [x for x in names_b if x >= len(names_a)]
+    result = einsum(a, names_a, b, names_b, output)
+    return result if on_device else np.asarray(result)
 
 
-def _contracted(axes, a: np.ndarray, b: np.ndarray) -> tuple[list[int], list[int]]:
+def _contracted(axes, shapes) -> tuple[list[int], list[int]]:
     try:
         left, right = axes
     except TypeError:
         left, right = list(range(-axes, 0)), list(range(axes))
     left, right = ([int(x) for x in np.atleast_1d(side)] for side in (left, right))
     if len(left) != len(right):
-        raise OperandError(f"{len(left)} axes of a and {len(right)} axes of b cannot be paired",
-                           shapes=(a.shape, b.shape))
-    for side, array, name in ((left, a, "a"), (right, b, "b")):
+        raise OperandError(f"{len(left)} axes of a and {len(right)} axes of b cannot be paired", shapes=shapes)
+    for side, shape, name in zip((left, right), shapes, "ab"):
         for x in side:
-            if not -array.ndim <= x < array.ndim:
-                raise OperandError(f"{name} has no axis {x}", shapes=(a.shape, b.shape))
-    left, right = [x % a.ndim for x in left], [x % b.ndim for x in right]
+            if not -len(shape) <= x < len(shape):
+                raise OperandError(f"{name} has no axis {x}", shapes=shapes)
+    left, right = ([x % len(shape) for x in side] for side, shape in zip((left, right), shapes))
     if len(set(left)) != len(left) or len(set(right)) != len(right):
-        raise OperandError("an axis is contracted twice", shapes=(a.shape, b.shape))
+        raise OperandError("an axis is contracted twice", shapes=shapes)
     return left, right

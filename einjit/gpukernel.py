@@ -8,24 +8,26 @@ from math import prod
 import numpy as np
 
 from .codegen import cuda, gpubuild
-from .codegen.cudaemitter import part_loop, parts_of
-from .codegen.gpubuild import GpuCode, Resources, Signature
+from .codegen.cudaemitter import Access, part_loop, parts_of
+from .codegen.gpubuild import CudaUnavailable, GpuCode, Resources, Signature
 from .codegen.source import Source, Word
 from .contraction import Contraction, Dimension, Layout, contraction
 from .einsum import sizes_of
-from .errors import ArgumentError
+from .errors import ArgumentError, DtypeError
 from .expr import product
 from .forksafe import uninterrupted
 from .gpucode import gpu_code
+from .handle import Handle
 from .ir import Kind, LoopNest
 from .lower import lower
 from .machine import Gpu, compute_capabilities, gpu
 from .path import Plan, one_nest
-from .planning import Problem, fresh_layout, memory_order, plan_of, result_shape, types_of
+from .planning import Problem, Types, fresh_layout, loses_kind, memory_order, plan_of, result_shape, types_of
 from .schedule.choice import Choice, by_stride
 from .schedule.choose import normalised
 from .schedule.gpu import choose_for_gpu
 from .schedule.opts import Schedule, apply
+from .tokens import tokenize
 from .verify import threads_of, verify_spread
 
 PART = "part"               # the dimension of partial results
@@ -43,12 +45,14 @@ class Launch:
 
 @dataclass(frozen=True)
 class GpuStep:
-    """One loop nest, from naive to machine code. `operands`: as in the plan; `out`: the layout of its result."""
+    """One loop nest, from naive to machine code. `access`: what the code takes for granted; `operands`: as in the plan;
+    `out`: the layout of its result."""
 
     contraction: Contraction
     naive: LoopNest
     choice: Choice
     nest: LoopNest
+    access: Access
     source: Source
     signature: Signature
     code: GpuCode
@@ -56,47 +60,48 @@ class GpuStep:
     operands: tuple[int, ...]
     out: Layout
 
+    @cached_property
+    def words(self) -> tuple[np.generic, ...]:
+        """The launch's words as the kernel takes them."""
+        types = gpubuild.word_types(self.source, self.signature)
+        return tuple(np.dtype(t).type(value % (1 << 64)) for t, value in zip(types, self.launch.words))
 
-class GpuKernel:
-    """An equation compiled for operands of fixed shapes and dtypes, for one kind of GPU.
+    @cached_property
+    def boundaries(self) -> tuple[int, ...]:
+        """For the output and each input, what its pointer must be a multiple of for this code."""
+        return cuda.boundaries(self.nest, self.access)
+
+
+class GpuKernel(Handle):
+    """An equation compiled for operands of fixed shapes and dtypes, for one kind of GPU. Call it with arrays on a
+    device: `k(x, y)`, or `k(x, y, out=z, stream=s)`.
+
+    Other strides than those it was compiled for are planned once more, and reuse the code where it allows. Raises
+    `OperandError` for other shapes, `DtypeError` for other dtypes, `CudaUnavailable` where there is no driver.
 
     Attributes: `equation`, `shapes`, `dtypes`, `device` (what the policy took it for), `plan`, `steps`; of the last
-    step `nest`, `schedule`, `source`, `ptx`, `sass`, `resources`; `family` and `tiling` in words. Where some size is 0
-    there are no steps.
+    step `nest`, `schedule`, `source`, `ptx`, `sass`, `resources`; `family` and `tiling` in words; `explain()` for all.
+    Where some size is 0 there are no steps.
     """
 
-    def __init__(self, problem: Problem, device: Gpu, plan: Plan | None, steps: tuple[GpuStep, ...]):
-        self._problem = problem
+    def __init__(self, problem: Problem, device: Gpu, plan: Plan | None, steps: tuple[GpuStep, ...],
+                 schedule: Schedule | None = None):
+        self.problem, self.given_schedule = problem, schedule
         self.equation, self.shapes = problem.text, problem.shapes
         self.dtypes = tuple(t.dtype for t in problem.inputs)
         self.device, self.plan, self.steps = device, plan, steps
 
-    @property
-    def family(self) -> str:
-        """What kind of loop nest was generated."""
-        if len(self.steps) > 1:
-            return f"{len(self.steps)} steps"
-        return self.steps[0].choice.family if self.steps else "empty"
+    def __call__(self, *operands, out=None, stream=None):
+        """The result for these operands: a new array of the first one's library, or `out`. `stream`: the one to work
+        in, instead of that library's current one. Returns while the device is still at work."""
+        from .gpucall import call_kernel
 
-    @property
-    def tiling(self) -> str:
-        """Block and register tiles, in words."""
-        return "; ".join(dict.fromkeys(s.choice.tiling for s in self.steps))
+        return call_kernel(self, operands, out, stream)
 
-    @property
-    def nest(self) -> LoopNest | None:
-        """The scheduled loop nest of the last step."""
-        return self.steps[-1].nest if self.steps else None
-
-    @property
-    def schedule(self) -> Schedule:
-        """The transformations of the last step, in order."""
-        return self.steps[-1].choice.schedule if self.steps else ()
-
-    @property
-    def source(self) -> str:
-        """The generated Numba source of the last step."""
-        return self.steps[-1].source.text if self.steps else ""
+    @cached_property
+    def unaligned(self) -> GpuKernel:
+        """The same for pointers that are multiples of an element's size only; compiled when it is needed."""
+        return compile_for_gpu(self.problem, self.device.cc, self.problem.optimize, self.given_schedule, aligned=False)
 
     @cached_property
     def ptx(self) -> str:
@@ -124,15 +129,20 @@ class GpuKernel:
 
 
 def compile_for_gpu(problem: Problem, cc: tuple[int, int] | None, optimize: object,
-                    schedule: Schedule | None) -> GpuKernel:
-    """Compile a problem for a compute capability. Raises `ArgumentError` for one that there are no kernels for."""
-    device = gpu(_checked(cc))
+                    schedule: Schedule | None, aligned: bool = True) -> GpuKernel:
+    """Compile a problem for a compute capability; None is that of the device at hand. `aligned`: pointers are multiples
+    of what is read and written at once.
+
+    Raises `ArgumentError` for a capability that there are no kernels for, and for None where there is no device;
+    `DtypeError` for casts that lose kind, such as of complex numbers to real ones.
+    """
+    device = gpu(_checked(_capability_here() if cc is None else cc))
     sizes = sizes_of(problem.einsum, problem.shapes, problem.text)
-    shape = result_shape(problem, sizes)
+    shape, types = result_shape(problem, sizes), types_of(problem)
     if 0 in sizes.values():
-        return GpuKernel(problem, device, None, ())
-    types = types_of(problem)
+        return GpuKernel(problem, device, None, (), schedule)
     compute = _SMALL_INTEGERS.get(types.compute, types.compute)
+    _check_casts(problem, types)
     whole = problem.body is not None or schedule is not None        # one nest, which no order may take apart
     plan = one_nest(problem.einsum, sizes) if whole else plan_of(problem, sizes, optimize)
     inputs, steps = list(problem.inputs), []
@@ -142,32 +152,67 @@ def compile_for_gpu(problem: Problem, cc: tuple[int, int] | None, optimize: obje
         last = position == len(plan.steps) - 1
         out = Layout.contiguous([sizes[x] for x in step.einsum.output], compute)
         if last:
-            out = fresh_layout(shape, types.result, memory_order(problem))
+            out = problem.out or fresh_layout(shape, types.result, memory_order(problem))
         step_sizes = {x: sizes[x] for x in step.einsum.labels}
         c = contraction(step.einsum, step_sizes, out, operands, problem.body if last else None, compute)
-        step = replace(compile_contraction(c, device, schedule, out), operands=step.operands)
+        step = replace(compile_contraction(c, device, schedule, out, aligned), operands=step.operands)
         steps.append(step)
         if parts_of(step.nest) > 1:
-            rest = compile_contraction(sum_of_parts(step, c), device, None, out)
+            rest = compile_contraction(sum_of_parts(step, c), device, None, out, aligned)
             steps.append(replace(rest, operands=(len(inputs),)))
         inputs.append(out)
-    return GpuKernel(problem, device, plan, tuple(steps))
+    return GpuKernel(problem, device, plan, tuple(steps), schedule)
+
+
+def _check_casts(p: Problem, types: Types) -> None:
+    """Kernels for GPUs convert as they read and write, but drop no imaginary parts and no fractions."""
+    for i, t in enumerate(p.inputs):
+        if _is_no_cast(t.dtype, types.compute):
+            raise DtypeError(
+                f"operand {i} has dtype {t.dtype}, which kernels for a GPU do not convert to {types.compute}",
+                text=p.text, at=tokenize(p.text).operand_span(i), shapes=p.shapes, fix="convert the operand first")
+    if _is_no_cast(types.compute, types.result):
+        raise DtypeError(
+            f"the result has dtype {types.compute}, which kernels for a GPU do not convert to out's {types.result}",
+            text=p.text, at=tokenize(p.text).output_span, shapes=p.shapes, fix=f"pass an out of dtype {types.compute}")
+
+
+def _is_no_cast(source: str, target: str) -> bool:
+    """Whether kernels cannot convert so. Whether a number is 0 they can say of all but complex ones."""
+    truth = target == "bool" and np.dtype(source).kind != "c"
+    return loses_kind(source, target) and not truth
+
+
+def _capability_here() -> tuple[int, int]:
+    from .gpudriver import driver
+
+    try:
+        here = driver()
+        return here.capability(here.current_device())
+    except CudaUnavailable as missing:
+        raise ArgumentError(f"cc is not given, and there is no device to take it from ({missing.sentence})",
+                            fix="pass the compute capability to compile for, such as cc=(8, 0)") from None
+
+
+def has_kernels(cc: tuple[int, int]) -> bool:
+    """Whether there are kernels for a compute capability."""
+    return compute_capabilities()[0] <= cc < (10, 0)
 
 
 def _checked(cc) -> tuple[int, int]:
-    known = compute_capabilities()
-    if isinstance(cc, tuple) and len(cc) == 2 and all(isinstance(x, int) for x in cc) and known[0] <= cc < (10, 0):
+    if isinstance(cc, tuple) and len(cc) == 2 and all(isinstance(x, int) for x in cc) and has_kernels(cc):
         return cc
-    names = ", ".join(map(str, known))
+    names = ", ".join(map(str, compute_capabilities()))
     raise ArgumentError(f"cc is {cc!r}, which is no compute capability that there are kernels for",
                         fix=f"pass one from {names}, such as cc=(8, 0)")
 
 
-def compile_contraction(c: Contraction, device: Gpu, schedule: Schedule | None, out: Layout) -> GpuStep:
-    """One step, through the stages of `compiler.py`."""
+def compile_contraction(c: Contraction, device: Gpu, schedule: Schedule | None, out: Layout,
+                        aligned: bool = True) -> GpuStep:
+    """One step, through the stages of `compiler.py`. `aligned`: pointers are multiples of what fragments take."""
     if schedule is None:
         c = normalised(c)
-        choice = choose_for_gpu(c, device)
+        choice = choose_for_gpu(c, device, aligned)
     else:
         choice = Choice(tuple(schedule), "user's schedule", f"{len(schedule)} transformations", "given by the caller")
     naive = lower(c)
@@ -177,13 +222,21 @@ def compile_contraction(c: Contraction, device: Gpu, schedule: Schedule | None, 
         naive = lower(c)
     nest = verify_spread(apply(naive, choice.schedule))
     taken = cuda.access(nest, c)
+    if not aligned:
+        taken = cuda.unaligned(nest, taken)
+    coded = _coded(nest, c, taken, device.cc)
+    return GpuStep(contraction=c, naive=naive, choice=choice, nest=nest, operands=(), out=out, **coded)
+
+
+def _coded(nest: LoopNest, c: Contraction, taken: Access, cc: tuple[int, int]) -> dict:
+    """The fields of a step that follow from its nest and from what is taken for granted of layouts."""
     source = cuda.emit(nest, taken)
     threads = threads_of(nest)
-    signature = Signature(len(nest.tensors), "uint64" if taken.wide else "uint32", threads, device.cc)
+    signature = Signature(len(nest.tensors), "uint64" if taken.wide else "uint32", threads, cc)
     grid = prod(_blocks(nest, loop.label) for loop in nest.loops if loop.kind is Kind.BLOCK)
     words = tuple(_value(word, nest, c) for word in source.words)
-    return GpuStep(c, naive, choice, nest, source, signature, gpu_code(source, signature), Launch(grid, threads, words),
-                   (), out)
+    return {"access": taken, "source": source, "signature": signature, "code": gpu_code(source, signature),
+            "launch": Launch(grid, threads, words)}
 
 
 def with_parts(c: Contraction, parts: int) -> tuple[Contraction, Layout]:

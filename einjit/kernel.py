@@ -1,6 +1,7 @@
 """`compile` and `Kernel`: a handle on a compiled equation, for calling and for looking into."""
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Sequence
 
@@ -9,13 +10,14 @@ import numpy as np
 from .codegen import build
 from .compiler import CompiledStep
 from .contraction import Layout
-from .dispatch import plain, run
+from .dispatch import hashable, plain, run
 from .errors import ArgumentError, DtypeError, EinjitError, OperandError
 from .expr import Expr
 from .fallback import is_compiled_dtype
 from .forksafe import uninterrupted
+from .gpuarrays import is_device_array, layout_of
 from .gpukernel import GpuKernel, compile_for_gpu
-from .ir import LoopNest
+from .handle import Handle
 from .options import current
 from .parse import parse_for
 from .planning import Problem, ProgramCall, check_optimize, plan_call
@@ -23,7 +25,7 @@ from .schedule.opts import Schedule
 from .tokens import tokenize
 
 
-class Kernel:
+class Kernel(Handle):
     """A compiled equation for operands of fixed shapes and dtypes. Call it: `k(x, y)` or `k(x, y, out=z)`.
 
     Arrays laid out as they were at compile time go straight to machine code; other strides are planned once
@@ -65,9 +67,9 @@ class Kernel:
                 fix="pass one array for each term")
         for i, (a, shape, dtype) in enumerate(zip(arrays, self.shapes, self.dtypes)):
             if a.shape != shape:
-                raise _other(OperandError, "shape", arrays, i, a.shape, shape, text)
+                raise other_than_compiled(OperandError, "shape", arrays, i, a.shape, shape, text)
             if a.dtype.name != dtype:
-                raise _other(DtypeError, "dtype", arrays, i, a.dtype, dtype, text)
+                raise other_than_compiled(DtypeError, "dtype", arrays, i, a.dtype, dtype, text)
         if isinstance(self._call, ProgramCall) and out is None and self._fits(arrays):
             result = self._call(arrays, None)
             return result if result.ndim else result[()]
@@ -91,33 +93,6 @@ class Kernel:
         return self._call.steps if isinstance(self._call, ProgramCall) else ()
 
     @property
-    def family(self) -> str:
-        """What kind of loop nest was generated."""
-        if len(self.steps) > 1:
-            return f"{len(self.steps)} steps"
-        return self.steps[0].choice.family if self.steps else "empty"
-
-    @property
-    def tiling(self) -> str:
-        """Register tile and cache blocks, in words."""
-        return "; ".join(dict.fromkeys(s.choice.tiling for s in self.steps))
-
-    @property
-    def nest(self) -> LoopNest | None:
-        """The scheduled loop nest of the last step."""
-        return self.steps[-1].nest if self.steps else None
-
-    @property
-    def schedule(self) -> Schedule:
-        """The transformations of the last step, in order."""
-        return self.steps[-1].choice.schedule if self.steps else ()
-
-    @property
-    def source(self) -> str:
-        """The generated Numba source of the last step."""
-        return self.steps[-1].source.text if self.steps else ""
-
-    @property
     def llvm(self) -> str:
         """LLVM's optimised IR of the last step."""
         return uninterrupted(partial(build.llvm_of, self.steps[-1].source)) if self.steps else ""
@@ -127,19 +102,14 @@ class Kernel:
         """The machine code of the last step, as assembly."""
         return uninterrupted(partial(build.asm_of, self.steps[-1].source)) if self.steps else ""
 
-    def explain(self) -> str:
-        """Every stage, for people."""
-        from .explaining import explain_kernel
-
-        return explain_kernel(self)
-
     def __repr__(self) -> str:
         shapes = ", ".join(map(str, self.shapes))
         made = ", ".join(filter(None, (self.family, self.tiling)))
         return f"<einjit.Kernel {self.equation} for {shapes}: {made}>"
 
 
-def _other(kind: type[EinjitError], what: str, arrays, operand: int, got, compiled, text: str) -> EinjitError:
+def other_than_compiled(kind: type[EinjitError], what: str, arrays, operand: int, got, compiled,
+                        text: str) -> EinjitError:
     """The error that an operand's shape or dtype is another than the kernel's."""
     return kind(
         f"operand {operand} has {what} {got}, and this kernel was compiled for {compiled}", text=text,
@@ -154,8 +124,8 @@ def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = No
     Operands are arrays, whose layouts and dtypes are taken, or shapes, for row-major arrays of `dtype` (one
     for all or one for each; default float64). `schedule`: transformations from `einjit.schedule`, instead of
     the policy's; all operands are then one loop nest. With `target="cuda"` the result is a `GpuKernel` for compute
-    capability `cc`, such as (8, 0), which needs no GPU. Raises the errors of `einsum`, `ScheduleError` for a schedule
-    that is not legal, and `DtypeError` for a dtype that has no kernels.
+    capability `cc`, such as (8, 0), which needs no GPU; None is that of the GPU at hand. Raises the errors of `einsum`,
+    `ScheduleError` for a schedule that is not legal, and `DtypeError` for a dtype that has no kernels.
     """
     if target not in ("cpu", "cuda"):
         raise ArgumentError(f"target is {target!r}", fix="pass target='cpu' or target='cuda'")
@@ -168,7 +138,7 @@ def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = No
     check_optimize(optimize, equation, shapes)
     problem = Problem(equation, parsed, layouts, None, None, "C", "safe", None, body, current())
     if target == "cuda":
-        return compile_for_gpu(problem, cc, optimize, schedule)
+        return compile_for_gpu(replace(problem, optimize=hashable(optimize)), cc, optimize, schedule)
     return Kernel(problem, plan_call(problem, optimize, schedule, always=True), optimize)
 
 
@@ -193,6 +163,13 @@ def _dtypes(dtype, count: int, equation: str) -> Sequence:
 def _layout(operand, dtype, place: int, equation: str) -> Layout:
     if isinstance(operand, np.ndarray):
         return Layout.of(operand)
+    if is_device_array(operand):
+        from .gpulibraries import library_of
+
+        try:
+            return layout_of(library_of(operand).checked(operand, f"operand {place}"), f"operand {place}")
+        except EinjitError as error:
+            raise error.with_parts(text=equation, at=tokenize(equation).operand_span(place)) from None
     if isinstance(operand, (tuple, list)) and all(isinstance(n, (int, np.integer)) and n >= 0 for n in operand):
         return Layout.contiguous([int(n) for n in operand], _dtype_name(dtype or "float64", place, equation))
     raise OperandError(f"operand {place} is {operand!r}, neither an array nor a shape", text=equation,

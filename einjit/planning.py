@@ -405,11 +405,13 @@ def _would_round_twice(einsum: Einsum, sizes, out: Layout, inputs, body, schedul
 
 
 def _cast_before(source: str, target: str) -> str:
-    s, t = np.dtype(source), np.dtype(target)
-    if is_bfloat16(s):
-        s = np.dtype(np.float16)
-    loses_kind = _KIND_RANK.index(s.kind) > _KIND_RANK.index(t.kind) and s.kind + t.kind not in ("ui", "iu")
-    return target if loses_kind or (source == "float16" and not machine.detect().half) else ""
+    return target if loses_kind(source, target) or (source == "float16" and not machine.detect().half) else ""
+
+
+def loses_kind(source: str, target: str) -> bool:
+    """Whether a cast leaves something out that numbers of another kind do not have."""
+    s, t = (np.dtype("float16") if is_bfloat16(d) else d for d in (np.dtype(source), np.dtype(target)))
+    return _KIND_RANK.index(s.kind) > _KIND_RANK.index(t.kind) and s.kind + t.kind not in ("ui", "iu")
 
 
 def fresh_layout(shape, dtype: str, order: str | tuple[int, ...]) -> Layout:

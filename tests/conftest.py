@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items) -> None:
     if not HAS_NUMBA_CUDA:
         skipped = pytest.mark.skip(reason="Numba-CUDA is not installed: pip install 'einjit[cuda]'")
         for item in items:
-            if item.get_closest_marker("cuda"):
+            if item.get_closest_marker("cuda") or item.get_closest_marker("gpu"):
                 item.add_marker(skipped)
 
 

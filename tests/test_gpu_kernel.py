@@ -72,6 +72,7 @@ def test_the_handle():
     assert kernel.resources.shared == 2 * 16 * (68 + 68) * 4
     assert kernel.steps[0].launch.grid == 2 and kernel.steps[0].launch.block == 256
     assert kernel.source.startswith("from numba import cuda")
+    assert kernel.explain() == einjit.explain(*MATMUL, dtype="float32", target="cuda", cc=(9, 0))
 
 
 @pytest.mark.cuda

@@ -7,9 +7,12 @@ does not change code (extents, strides) is an argument, so that one kernel serve
 """
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..contraction import Contraction
+from ..errors import ScheduleError
 from ..ir import Kind, LoopNest, Tensor
 from .cudaelement import ElementEmitter
 from .cudaemitter import Access
@@ -19,6 +22,7 @@ from .cudatiled import TiledEmitter, fragment_of
 from .cudaturned import TurnedEmitter
 from .source import Source
 
+COPY = 16                   # bytes that a tensor core's kernel copies at once
 WIDE = 1 << 31              # positions from which on they take 64 bits
 
 
@@ -31,6 +35,23 @@ def access(nest: LoopNest, c: Contraction) -> Access:
         return Access((*(t.name for t in nest.inputs), *(["out"] if _in_vectors(c, 0, nest.out, PAIR) else [])), wide)
     fragment = fragment_of(nest)
     return Access(tuple(t.name for i, t in enumerate(nest.tensors) if _in_vectors(c, i, t, fragment)), wide)
+
+
+def boundaries(nest: LoopNest, taken: Access) -> tuple[int, ...]:
+    """For the output and each input, what its pointer must be a multiple of: an element's size, that of a fragment, or
+    on tensor cores of a copy to shared memory."""
+    tensor = any(loop.kind is Kind.TENSOR for loop in nest.loops)
+    fragment = PAIR if tensor else fragment_of(nest) if taken.vectors else 1
+    sizes = [np.dtype(t.dtype).itemsize * (fragment if t.name in taken.vectors else 1) for t in nest.tensors]
+    return (sizes[0], *(COPY if tensor else size for size in sizes[1:]))
+
+
+def unaligned(nest: LoopNest, taken: Access) -> Access:
+    """What is left where pointers are multiples of an element's size alone. Raises `ScheduleError` for tensor cores,
+    which cannot do without."""
+    if any(loop.kind is Kind.TENSOR for loop in nest.loops):
+        raise ScheduleError(f"the schedule is for tensor cores, which need operands on multiples of {COPY} bytes")
+    return replace(taken, vectors=())
 
 
 def _in_vectors(c: Contraction, tensor: int, t: Tensor, fragment: int) -> bool:

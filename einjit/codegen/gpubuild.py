@@ -66,7 +66,7 @@ class GpuCode:
 
 def compile_source(source: Source, signature: Signature) -> GpuCode:
     """Compile a kernel with Numba-CUDA. Raises `CudaUnavailable` where that is missing."""
-    cuda, types = _numba_cuda()
+    cuda, types = numba_cuda()
     function, arguments = python_function(source), _arguments(types, source, signature)
     ir, _ = cuda.compile(function, arguments, device=False, abi="numba", output="ltoir", **_options(signature))
     cubin, log = _linked(ir, signature.arch)
@@ -76,7 +76,7 @@ def compile_source(source: Source, signature: Signature) -> GpuCode:
 
 def ptx_of(source: Source, signature: Signature) -> str:
     """The portable assembly of a kernel, as text."""
-    cuda, types = _numba_cuda()
+    cuda, types = numba_cuda()
     function, arguments = python_function(source), _arguments(types, source, signature)
     return cuda.compile_ptx(function, arguments, **_options(signature))[0]
 
@@ -91,7 +91,7 @@ def sass_of(code: GpuCode) -> str:
 
 def compiler_version() -> str:
     """Of the packages that make the machine code. Raises `CudaUnavailable` where they are missing."""
-    _numba_cuda()
+    numba_cuda()
     from importlib import metadata
 
     names = ("numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink", "cuda-core")
@@ -100,16 +100,20 @@ def compiler_version() -> str:
 
 
 def _arguments(types, source: Source, signature: Signature):
-    positions = getattr(types, signature.integer)
-    words = [types.uint64 if word.what in ("stride", "part") else positions for word in source.words]
+    words = [getattr(types, name) for name in word_types(source, signature)]
     return types.void(*[types.uint64] * signature.pointers, *words)
+
+
+def word_types(source: Source, signature: Signature) -> tuple[str, ...]:
+    """Of each word that a kernel takes: bytes are in 64 bits, positions in its integers."""
+    return tuple("uint64" if word.what in ("stride", "part") else signature.integer for word in source.words)
 
 
 def _options(signature: Signature) -> dict:
     return {"cc": signature.cc, "launch_bounds": (signature.threads, 2)}
 
 
-def _numba_cuda():
+def numba_cuda():
     """Numba-CUDA's module and its types: the package of its own, for Numba's built-in `cuda` lacks what we use."""
     try:
         import numba_cuda  # noqa: F401

@@ -18,9 +18,10 @@ from .gpuproducts import suits_tensor_cores, tensor, tiled, tiling_pays
 from .gpusums import element, reduced, sharing_sums_pays, turned, turned_along
 
 
-def choose_for_gpu(c: Contraction, gpu: Gpu) -> Choice:
-    """The policy's schedule for `c`, which `normalised` has been applied to."""
-    if suits_tensor_cores(c, gpu):
+def choose_for_gpu(c: Contraction, gpu: Gpu, aligned: bool = True) -> Choice:
+    """The policy's schedule for `c`, which `normalised` has been applied to. `aligned`: pointers are multiples of what
+    tensor cores read at once."""
+    if aligned and suits_tensor_cores(c, gpu):
         return tensor(c, gpu)
     if tiling_pays(c):
         return tiled(c, gpu)
