@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+
 import ml_dtypes  # noqa: F401  (for NumPy to know bfloat16)
 import numpy as np
 import pytest
