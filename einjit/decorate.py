@@ -2,16 +2,17 @@
 from __future__ import annotations
 
 import functools
-from typing import Callable
-
+from typing import TYPE_CHECKING, Callable
 
 from . import dispatch
 from .errors import ArgumentError, EinjitError, OperandError
 from .gpuarrays import any_on_device, is_device_array
-from .gpukernel import GpuKernel
 from .kernel import Kernel, check_dtypes, compile
 from .parse import parse_for
 from .tokens import tokenize
+
+if TYPE_CHECKING:
+    from .gpukernel import GpuKernel
 
 
 class EinsumFunction:

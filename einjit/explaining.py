@@ -2,16 +2,18 @@
 from __future__ import annotations
 
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .compiler import CompiledStep
 from .contraction import Contraction
 from .fallback import is_compiled_dtype
-from .gpucode import code_not_needed
-from .gpukernel import GpuStep
 from .machine import Gpu
 from .occupancy import Roofline, occupancy, roofline
+
+if TYPE_CHECKING:
+    from .gpukernel import GpuStep
 
 
 def explain(equation: str, *operands, optimize: object = None, schedule=None, dtype=None, target: str = "cpu",
@@ -26,9 +28,13 @@ def explain(equation: str, *operands, optimize: object = None, schedule=None, dt
     other = [x.dtype for x in operands if isinstance(x, np.ndarray) and not is_compiled_dtype(x.dtype)]
     if other and target == "cpu":
         return f"{equation}\n\ndtype {other[0]} has no kernels: numpy.einsum answers such calls"
+    given = {"optimize": optimize, "schedule": schedule, "dtype": dtype, "target": target, "cc": cc}
+    if target == "cpu":
+        return explain_kernel(compile(equation, *operands, **given))
+    from .gpucode import code_not_needed
+
     with code_not_needed():
-        kernel = compile(equation, *operands, optimize=optimize, schedule=schedule, dtype=dtype, target=target, cc=cc)
-    return explain_kernel(kernel)
+        return explain_kernel(compile(equation, *operands, **given))
 
 
 def explain_kernel(kernel) -> str:
@@ -41,7 +47,7 @@ def explain_kernel(kernel) -> str:
     for number, step in enumerate(kernel.steps, 1):
         title = f"step {number} of {len(kernel.steps)}: " if len(kernel.steps) > 1 else ""
         parts += _stages(step, title)
-        if isinstance(step, GpuStep):
+        if kernel.device is not None:
             parts += _on_gpu(step, kernel.device)
     return "\n\n".join(parts)
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from .ir import LoopNest
+from .machine import Gpu
 from .schedule.opts import Schedule
 
 
@@ -10,6 +11,7 @@ class Handle:
     source."""
 
     steps: tuple
+    device: Gpu | None = None       # that it was compiled for, if it was for a GPU
 
     @property
     def family(self) -> str:

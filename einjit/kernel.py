@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
 
@@ -16,13 +16,15 @@ from .expr import Expr
 from .fallback import is_compiled_dtype
 from .forksafe import uninterrupted
 from .gpuarrays import is_device_array, layout_of
-from .gpukernel import GpuKernel, compile_for_gpu
 from .handle import Handle
 from .options import current
 from .parse import parse_for
 from .planning import Problem, ProgramCall, check_optimize, plan_call
 from .schedule.opts import Schedule
 from .tokens import tokenize
+
+if TYPE_CHECKING:
+    from .gpukernel import GpuKernel
 
 
 class Kernel(Handle):
@@ -138,6 +140,8 @@ def compile(equation: str, *operands, dtype=None, schedule: Schedule | None = No
     check_optimize(optimize, equation, shapes)
     problem = Problem(equation, parsed, layouts, None, None, "C", "safe", None, body, current())
     if target == "cuda":
+        from .gpukernel import compile_for_gpu      # most programs compile for none
+
         return compile_for_gpu(replace(problem, optimize=hashable(optimize)), cc, optimize, schedule)
     return Kernel(problem, plan_call(problem, optimize, schedule, always=True), optimize)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import einjit
-from bench import chart, cli, latency, machine, measure, peers, report, summary
+from bench import chart, cli, gpu, latency, machine, measure, peers, report, summary
 from bench.cases import DTYPES, Case, reference
 from bench.suites import SUITES
 from tests.subprocesses import run_python
@@ -362,3 +363,37 @@ def test_list_names_every_suite(capsys):
 def test_tccg_json_holds_only_what_is_used():
     keys = {key for entry in json.loads((cli.ROOT / "bench" / "tccg.json").read_text()) for key in entry}
     assert keys == {"name", "columns", "equation", "group", "in_24", "sizes"}
+
+
+# -- on a GPU ----------------------------------------------------------------------------------------------
+
+class HostCupy:
+    """What the benchmark takes of CuPy, on arrays in host memory."""
+
+    asarray, asnumpy, einsum = staticmethod(np.asarray), staticmethod(np.asarray), staticmethod(np.einsum)
+
+    class cuda:
+        @staticmethod
+        def get_elapsed_time(begin, end) -> float:
+            return 20.0     # milliseconds, whatever was done
+
+        class Event:
+            def record(self) -> None: ...
+
+            def synchronize(self) -> None: ...
+
+
+def test_a_case_on_a_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    row = gpu.time_case(MATMUL, 2, HostCupy)
+    assert row.seconds["einjit"] == 2e-3 and not row.wrong
+    assert row.refused["cupy"].startswith("ModuleNotFoundError")
+    monkeypatch.setattr(einjit, "einsum", lambda *args: np.ones((5, 6)))
+    assert gpu.time_case(MATMUL, 1, HostCupy).wrong["einjit"] > 1
+
+
+def test_without_cupy_there_is_no_benchmark_on_a_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main(["square"])
+    assert str(stopped.value) == "this benchmark needs CuPy: pip install cupy-cuda13x"

@@ -14,13 +14,14 @@ from einjit.gpukernel import GpuStep
 from tests.equations import Case
 from tests.executed import run_step
 from tests.ptx import OutOfBounds, Race, Uninitialised, parse
-from tests.reference import assert_close, reference
+from tests.reference import Reference, assert_close, reference
 
 pytestmark = pytest.mark.cuda
 
 # All sizes have edges, and the sum is of 4 blocks for float32 and of 8 for complex128.
 CASE = Case("", "ij,jk->ik", ((37, 61), (61, 83)))
 BARRIER = re.compile(r"^\s*bar\.sync[^\n]*\n", re.M)
+WAIT = re.compile(r"cp\.async\.wait_group 0")
 SHARED_STORE = re.compile(r"(?P<start>^\s*st\.shared(?:\.v(?P<count>\d))?\.\w(?P<bits>\d+)\s*\[)(?P<base>[^\]+]+)"
                           r"(?:\+(?P<offset>\d+))?\]", re.M)
 # A branch around a store: there is no label, and no other branch, between the two.
@@ -44,14 +45,18 @@ def compiled(dtype: str) -> tuple[str, GpuStep, list[np.ndarray]]:
 
 
 def outcome(dtype: str, ptx: str) -> str:
-    """"right", "wrong" or the name of the fault. Any other error is one of this test's."""
     _, step, inputs = compiled(dtype)
+    return outcome_of(step, inputs, ptx, reference(CASE.equation, *CASE.arrays(dtype)))
+
+
+def outcome_of(step: GpuStep, inputs, ptx: str, expected: Reference) -> str:
+    """"right", "wrong" or the name of the fault. Any other error is one of this test's."""
     try:
         result, _ = run_step(step, inputs, parse(ptx))
     except (OutOfBounds, Race, Uninitialised) as fault:
         return type(fault).__name__
     try:
-        assert_close(result, reference(CASE.equation, *CASE.arrays(dtype)))
+        assert_close(result, expected)
     except AssertionError:
         return "wrong"
     return "right"
@@ -97,3 +102,25 @@ def test_too_little_shared_memory_is_noticed(dtype):
     ptx = compiled(dtype)[0]
     (half,) = replaced(SHARED_ARRAY, ptx, lambda array: f"{array[1]}[{int(array[2]) // 2}]")
     assert outcome(dtype, half) == "OutOfBounds"
+
+
+@pytest.mark.parametrize("family, case, dtype, barriers, waits", [
+    ("tensor cores", Case("", "ij,jk->ik", ((40, 104), (104, 72))), "float16", 1, 1),
+    ("shared sums", Case("", "ij->i", ((5, 300),)), "float32", 3, 0),
+    ("shared sums", Case("", "ji->i", ((60, 37),)), "complex128", 3, 0),
+    ("turned map", Case("", "ij,ij->ji", ((37, 70), (37, 70))), "float64", 1, 0),
+], ids=str)
+def test_every_barrier_and_every_wait_of_other_families(family, case, dtype, barriers, waits):
+    operands = case.arrays(dtype)
+    kernel = einjit.compile(case.equation, *operands, target="cuda", cc=(8, 0))
+    assert kernel.family == family
+    (step,) = kernel.steps
+    ptx, inputs = kernel.ptx, [operands[i] for i in step.operands]
+    mutants = {"barrier": list(replaced(BARRIER, ptx, lambda _: "")),
+               "wait": list(replaced(WAIT, ptx, lambda _: "cp.async.wait_group 1"))}
+    assert (len(mutants["barrier"]), len(mutants["wait"])) == (barriers, waits)
+    expected = reference(case.equation, *operands)
+    found = {what: [outcome_of(step, inputs, text, expected) for text in texts] for what, texts in mutants.items()}
+    assert set(found["barrier"]) <= {"Race", "Uninitialised"}
+    assert set(found["wait"]) <= {"Race", "Uninitialised"}
+    assert outcome_of(step, inputs, ptx, expected) == "right"
