@@ -26,6 +26,7 @@ PRODUCTS = (
     Case("edges", "ij,jk->ik", ((37, 29), (29, 83))),
     Case("both_turned", "ji,kj->ik", ((40, 68), (72, 40))),
     Case("batch", "bij,bkj->bik", ((3, 20, 17), (3, 19, 17))),
+    Case("contiguous_batch", "ijb,kjb->ikb", ((20, 33, 4), (40, 33, 4))),
     Case("fused", "aibj,bjck->aick", ((4, 5, 3, 7), (3, 7, 5, 4))),
     Case("fused_in_vectors", "aibj,jbkc->icka", ((3, 8, 4, 8), (8, 4, 8, 3))),
 )
@@ -90,7 +91,7 @@ HALVES = (
     ("ij,jk->ik", ((128, 64), (64, 128))), ("ji,jk->ik", ((104, 72), (104, 40))), ("ij,kj->ik", ((37, 72), (51, 72))),
     ("ji,kj->ik", ((67, 136), (40, 67))), ("bij,bjk->bik", ((2, 40, 200), (2, 200, 24))),
     ("ij,jk->ki", ((40, 40), (40, 48))),
-    ("aibj,jbkc->icka", ((3, 8, 4, 8), (8, 4, 8, 8))),
+    ("aibj,jbkc->icka", ((3, 8, 4, 8), (8, 4, 8, 8))), ("bij,bjk->ikb", ((2, 40, 24), (2, 24, 32))),
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..contraction import Contraction
 from ..errors import ScheduleError
-from ..ir import Kind, LoopNest, Tensor
+from ..ir import Kind, LoopNest
 from .cudaelement import ElementEmitter
 from .cudaemitter import Access
 from .cudasums import SumsEmitter, shared_sum
@@ -32,9 +32,9 @@ def access(nest: LoopNest, c: Contraction) -> Access:
     if not nest.shares or not nest.label(nest.shares[0].serial).summed:
         return Access(wide=wide)
     if any(loop.kind is Kind.TENSOR for loop in nest.loops):
-        return Access((*(t.name for t in nest.inputs), *(["out"] if _in_vectors(c, 0, nest.out, PAIR) else [])), wide)
+        return Access((*(t.name for t in nest.inputs), *(["out"] if _in_vectors(c, nest, 0, PAIR) else [])), wide)
     fragment = fragment_of(nest)
-    return Access(tuple(t.name for i, t in enumerate(nest.tensors) if _in_vectors(c, i, t, fragment)), wide)
+    return Access(tuple(t.name for i, t in enumerate(nest.tensors) if _in_vectors(c, nest, i, fragment)), wide)
 
 
 def boundaries(nest: LoopNest, taken: Access) -> tuple[int, ...]:
@@ -54,11 +54,13 @@ def unaligned(nest: LoopNest, taken: Access) -> Access:
     return replace(taken, vectors=())
 
 
-def _in_vectors(c: Contraction, tensor: int, t: Tensor, fragment: int) -> bool:
-    """Whether each fragment lies together, and begins where a vector may."""
-    itemsize = np.dtype(t.dtype).itemsize
+def _in_vectors(c: Contraction, nest: LoopNest, tensor: int, fragment: int) -> bool:
+    """Whether each fragment lies together, and begins where a vector may. Fragments are along the labels of a tensor's
+    panel, and of the output along the columns; a batch may be contiguous instead."""
+    t, itemsize = nest.tensors[tensor], np.dtype(c.dtypes[tensor]).itemsize
+    along = {label for s in nest.shares for label in (s.panel, s.serial) if s.tensor == (t.name if tensor else "b")}
     unit = c.unit(tensor)
-    if not t.unit or not unit or c.dimension(unit).extent % fragment:
+    if t.unit not in along or not unit or c.dimension(unit).extent % fragment:
         return False
     others = [d.strides[tensor] for d in c.members(tensor) if d.name != unit]
     return all(stride % (fragment * itemsize) == 0 for stride in others)

@@ -100,10 +100,12 @@ def suits_tensor_cores(c: Contraction, gpu: Gpu) -> bool:
 
 
 def _in_runs(c: Contraction, tensor: int) -> bool:
-    """Whether a tensor can be read in vectors that begin at their multiples."""
+    """Whether a tensor can be read in vectors that begin at their multiples, and lie along its rows or the sum."""
     unit = c.unit(tensor)
+    if not unit or c.role(c.dimension(unit)) is Role.BATCH:
+        return False
     others = [d.strides[tensor] for d in c.members(tensor) if d.name != unit]
-    return bool(unit) and c.dimension(unit).extent % HALVES == 0 and all(stride % VECTOR == 0 for stride in others)
+    return c.dimension(unit).extent % HALVES == 0 and all(stride % VECTOR == 0 for stride in others)
 
 
 def _one_run_of_k(c: Contraction) -> bool:
