@@ -85,9 +85,15 @@ def _compiled(key: str, source: Source, signature: Signature) -> GpuCode:
     except Exception as error:
         if isinstance(error, EinjitError):
             raise
-        raise CompilerError(f"einjit could not compile the kernel {source.entry} for {signature.arch}: {error}. "
+        reason = _first_line(error)
+        raise CompilerError(f"einjit could not compile the kernel {source.entry} for {signature.arch}: {reason}. "
                             "Please report this with the equation, shapes and dtypes.") from None
     count(compiles=1, compile_seconds=time.process_time() - start)
     meta = {"symbol": code.symbol, "entry": source.entry, "resources": json.dumps(asdict(code.resources))}
     cache.default().put(key, cache.Entry(code.cubin, meta))
     return code
+
+
+def _first_line(error: Exception) -> str:
+    """NVIDIA's compilers say more, over many lines, about code that nobody wrote."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

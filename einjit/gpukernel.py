@@ -216,11 +216,11 @@ def compile_contraction(c: Contraction, device: Gpu, schedule: Schedule | None, 
     else:
         choice = Choice(tuple(schedule), "user's schedule", f"{len(schedule)} transformations", "given by the caller")
     naive = lower(c)
-    parts = parts_of(apply(naive, choice.schedule))
-    if parts > 1:
-        c, out = with_parts(c, parts)
-        naive = lower(c)
     nest = verify_spread(apply(naive, choice.schedule))
+    if parts_of(nest) > 1:
+        c, out = with_parts(c, parts_of(nest))
+        naive = lower(c)
+        nest = apply(naive, choice.schedule)
     taken = cuda.access(nest, c)
     if not aligned:
         taken = cuda.unaligned(nest, taken)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .machine import Gpu
+from .verify import WARP
 
-WARP = 32                       # threads
 QUARTERS = 4                    # of a multiprocessor: each has warps and registers of its own
 REGISTERS_AT_ONCE = 256         # registers are given to warps in multiples of it
 

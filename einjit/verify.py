@@ -177,6 +177,8 @@ def verify_spread(nest: LoopNest) -> LoopNest:
     tensor = [loop for loop in nest.loops if loop.kind is Kind.TENSOR]
     _refuse(tuple(tensor) != nest.loops[len(nest.loops) - len(tensor):],
             "loops on tensor cores must be the innermost ones")
+    parts = [loop.name for loop in nest.loops if loop.kind is Kind.BLOCK and nest.label(loop.label).summed]
+    _refuse(len(parts) > 1, f"parts of one sum alone can be spread over blocks, not those of {', '.join(parts)}")
     for share in nest.shares:
         _check_share(nest, share)
     return nest
@@ -201,6 +203,8 @@ def _check_spread_loop(nest: LoopNest, loop: Loop, outside: list[Loop]) -> None:
         case Kind.SERIAL:
             _refuse(not summed, f"loop {loop.name} is bound to nothing: each element of the output must belong to a "
                     "block, a thread or the register tile")
+            _refuse(not first and _step_outside(nest, loop) % loop.step != 0,
+                    f"blocks of {loop.step} {loop.label} do not divide those of {_step_outside(nest, loop)}")
         case _:
             _refuse(True, f"loop {loop.name} is {loop.kind.value}, which no GPU knows")
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import einjit
-from einjit.codegen.gpubuild import SHARED_BYTES, GpuCode, sass_of
+from einjit.codegen.gpubuild import GpuCode, sass_of
+from einjit.codegen.gpuspecs import SHARED_BYTES
 from einjit.gpukernel import GpuKernel
 from tests import ptx, sass
 from tests.reference import assert_close, reference

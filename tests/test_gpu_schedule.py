@@ -12,9 +12,10 @@ from einjit import machine
 from einjit.codegen import cuda
 from einjit.codegen.cudatiled import TiledEmitter
 from einjit.errors import ScheduleError
+from einjit.expr import Binary, Operand
 from einjit.interp import interpret
 from einjit.lower import lower
-from einjit.schedule import Bind, Parallel, Reorder, Share, Split, Unroll, apply
+from einjit.schedule import Bind, Fuse, Parallel, Reorder, Share, Split, Unroll, apply
 from einjit.schedule.choose import normalised
 from einjit.schedule.gpu import choose_for_gpu
 from einjit.verify import verify_spread
@@ -195,3 +196,75 @@ def test_a_gpus_schedule_is_none_for_a_cpu():
         einjit.compile("ij->i", (64, 5), schedule=(Split("i", 32), Bind("i/32", "block"), Bind("i", "thread")))
     assert str(caught.value) == ("the schedule binds loops to a GPU, or shares operands there: compile with "
                                  "target='cuda'")
+
+
+# -- schedules that are legal, and of a form that no kernel has ---------------------------------------------
+
+TILE = (Split("i", 64), Split("i", 4), Split("k", 64), Split("k", 4), Split("j", 16),
+        Reorder(("i/64", "k/64", "j/16", "i/4", "k/4", "j", "i", "k")), Bind("i/64", "block"), Bind("k/64", "block"),
+        Bind("i/4", "thread"), Bind("k/4", "thread"), Unroll("j"), Unroll("i"), Unroll("k"))
+SHARES = (Share("b", "j/16", "k", "j"), Share("a", "j/16", "i", "j"))
+EVEN = "threads cannot fill"
+
+
+def access_and_emit(schedule, body=None, dtype="float32", equation="ij,jk->ik", shapes=((128, 64), (64, 128))):
+    case = Case("", equation, shapes)
+    c, _ = made(case, case.arrays(dtype), body=body)
+    nest = verify_spread(apply(lower(c), schedule))
+    return cuda.emit(nest, cuda.access(nest, c))
+
+
+def test_the_tile_by_hand_is_a_kernel():
+    assert "multiply_add" in access_and_emit((*TILE, *SHARES)).text
+
+
+def changed(**replaced: int):
+    """The tile with other blocks."""
+    sizes = {"block": 64, "fragment": 4, "deep": 16, **replaced}
+    i, f, j = sizes["block"], sizes["fragment"], sizes["deep"]
+    return (Split("i", i), Split("i", f), Split("k", i), Split("k", f), Split("j", j),
+            Reorder((f"i/{i}", f"k/{i}", f"j/{j}", f"i/{f}", f"k/{f}", "j", "i", "k")), Bind(f"i/{i}", "block"),
+            Bind(f"k/{i}", "block"), Bind(f"i/{f}", "thread"), Bind(f"k/{f}", "thread"), Unroll("j"), Unroll("i"),
+            Unroll("k"), Share("b", f"j/{j}", "k", "j"), Share("a", f"j/{j}", "i", "j"))
+
+
+@pytest.mark.parametrize("arguments, reason", [
+    ({"schedule": (*TILE, *SHARES), "body": Binary("sub", Operand(0), Operand(1))},
+     "tiles of shared operands compute sums of products alone, and this body is a - b"),
+    ({"schedule": changed(fragment=8)}, "a tile of products has rows and columns"),     # of 32 bytes
+    ({"schedule": changed(deep=12)}, EVEN),
+    ({"schedule": changed(block=96)}, EVEN),
+    ({"schedule": changed(), "dtype": "int16"}, "a tile of products has rows and columns"),
+    ({"schedule": (Split("i", 32), Split("j", 8), Reorder(("i/32", "k", "j/8", "i", "j")), Bind("i/32", "block"),
+                   Bind("k", "block"), Bind("i", "thread"), Unroll("j"), Share("a", "j/8", "i", "j")),
+      "equation": "ij,jk->ik"}, "b must be shared too"),
+    ({"schedule": (Fuse(("i", "k"), "f"), Split("j", 32), Reorder(("j/32", "j", "f")), Bind("j/32", "block"),
+                   Bind("j", "thread")), "equation": "jik->i", "shapes": ((5, 40, 6),)}, "f is fused and summed"),
+    ({"schedule": (Split("j", 8), Split("i", 3), Reorder(("i/3", "j/8", "j", "i")), Bind("i/3", "block"),
+                   Bind("j", "thread"), Bind("i", "thread")), "equation": "ij->i", "shapes": ((40, 64),)},
+     "threads share the sum of j where"),       # 24 threads are no warp
+], ids=str)
+def test_forms_that_no_kernel_has_are_refused(arguments, reason):
+    with pytest.raises(ScheduleError) as caught:
+        access_and_emit(**arguments)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("schedule, reason", [
+    ((Split("j", 100), Split("j", 8), Split("i", 32), Reorder(("j/100", "i/32", "k", "j/8", "i", "j")),
+      Bind("j/100", "block"), Bind("i/32", "block"), Bind("k", "block"), Bind("i", "thread"), Bind("j", "thread")),
+     "blocks of 8 j do not divide those of 100"),
+])
+def test_parts_are_whole_blocks(schedule, reason):
+    with pytest.raises(ScheduleError) as caught:
+        access_and_emit(schedule, shapes=((64, 300), (300, 5)))
+    assert str(caught.value).endswith(reason)
+
+
+def test_blocks_take_one_sum_apart():
+    schedule = (Split("i", 64), Split("i", 8), Split("j", 64), Split("j", 8),
+                Reorder(("i/64", "j/64", "i/8", "j/8", "i", "j")), Bind("i/64", "block"), Bind("j/64", "block"),
+                Bind("i", "thread"), Bind("j", "thread"))
+    with pytest.raises(ScheduleError) as caught:
+        access_and_emit(schedule, equation="ij,ji->", shapes=((200, 200), (200, 200)))
+    assert str(caught.value).endswith("parts of one sum alone can be spread over blocks, not those of i/64, j/64")

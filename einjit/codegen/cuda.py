@@ -18,7 +18,7 @@ from .cudaelement import ElementEmitter
 from .cudaemitter import Access
 from .cudasums import SumsEmitter, shared_sum
 from .cudatensor import PAIR, TensorEmitter
-from .cudatiled import TiledEmitter, fragment_of
+from .cudatiled import TiledEmitter, fragment_of, refuse_other_forms
 from .cudaturned import TurnedEmitter
 from .source import Source
 
@@ -32,7 +32,11 @@ def access(nest: LoopNest, c: Contraction) -> Access:
     if not nest.shares or not nest.label(nest.shares[0].serial).summed:
         return Access(wide=wide)
     if any(loop.kind is Kind.TENSOR for loop in nest.loops):
+        if not all(_in_vectors(c, nest, i, COPY // np.dtype(t.dtype).itemsize) for i, t in enumerate(nest.inputs, 1)):
+            raise ScheduleError("tensor cores take operands whose runs along rows, columns or the sum are whole "
+                                f"vectors of {COPY} bytes")
         return Access((*(t.name for t in nest.inputs), *(["out"] if _in_vectors(c, nest, 0, PAIR) else [])), wide)
+    refuse_other_forms(nest)
     fragment = fragment_of(nest)
     return Access(tuple(t.name for i, t in enumerate(nest.tensors) if _in_vectors(c, nest, i, fragment)), wide)
 

@@ -16,6 +16,7 @@ class ElementEmitter(Emitter):
             if loop.kind is Kind.UNROLLED or (loop.step > 1) != (loop.kind is Kind.BLOCK):
                 raise ScheduleError(f"loop {loop.name}: a GPU's nest that shares nothing has one thread an element, "
                                     "and plain loops over whole sums")
+        self.require_single_sums()
         summed = any(label.summed for label in nest.labels)
         self._head(summed)
         depth = 1
@@ -28,6 +29,13 @@ class ElementEmitter(Emitter):
         self.line(depth, "total = nothing()")
         self._sums(depth, [loop for loop in nest.loops if loop.kind is Kind.SERIAL], addresses)
         self.line(depth, f"write({addresses['out']}, total)")
+
+    def require_single_sums(self) -> None:
+        """Raise `ScheduleError` for a fused sum: loops move addresses by one stride."""
+        for label in self.nest.labels:
+            if label.summed and len(label.members) > 1:
+                raise ScheduleError(f"{label.name} is fused and summed, which only products in shared memory can be "
+                                    "on a GPU: give each dimension a loop")
 
     def _head(self, summed: bool) -> str:
         """What every thread needs; returns the dtype of sums."""

@@ -8,7 +8,10 @@ from typing import Sequence
 
 import numpy as np
 
+from ..errors import ScheduleError
+from ..expr import product
 from ..ir import Kind, Loop, LoopNest, Tensor
+from .gpuspecs import SHARED_BYTES
 from .source import Source, Word
 
 
@@ -140,6 +143,34 @@ class Emitter:
             offsets.append(f"{tag}{i}_out")
             insides.append(f"{tag}{i} < {self.count(label)}")
         return ", ".join(offsets), ", ".join(insides)
+
+    # -- products, whose operands pass through shared memory -------------------------------------------------
+
+    def share_memory(self, name: str, size: int) -> None:
+        """An array of bytes that a block's threads have in common."""
+        if size > SHARED_BYTES:
+            raise ScheduleError(f"the blocks take {size} bytes of shared memory, and there are {SHARED_BYTES}: share "
+                                "smaller ones")
+        self.line(1, f"{name} = cuda.shared.array({size}, 'uint8', 16)")
+
+    def place_first_block(self, serial: str, step: int) -> str:
+        """Set the positions of the sum's first block, which is the one with the edge, and where the next one begins;
+        returns the text that the block's start adds to a position."""
+        start = self.place_range(1, serial)
+        length = f"{serial}_end - {start}" if start else f"{serial}_end"
+        self.line(1, f"first = {self.position(f'({length} - 1) % {step} + 1')}")
+        self.line(1, f"following = {self.position(f'{start} + first' if start else 'first')}")
+        return f"{start} + " if start else ""
+
+    def place_out(self) -> str:
+        """Where the output of the block's part begins."""
+        return self.place_part(1, self.place_in_batch(1, [self.nest.out])["out"])
+
+    def require_product(self) -> None:
+        """Raise `ScheduleError` for what a tile of products does not compute."""
+        if self.nest.body != product(2) or self.nest.reduce != "add":
+            raise ScheduleError("tiles of shared operands compute sums of products alone, and this body is "
+                                f"{self.nest.body}")
 
     # -- sums whose parts blocks compute -----------------------------------------------------------------
 

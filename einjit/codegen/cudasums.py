@@ -5,10 +5,9 @@ import numpy as np
 
 from ..errors import ScheduleError
 from ..ir import Kind, LoopNest
-from ..verify import blocks_inside
+from ..verify import WARP, blocks_inside, threads_of
 from .cudaelement import ElementEmitter
 
-WARP = 32
 AT_ONCE = 4                 # positions of a shared sum whose operands a thread loads at a time
 
 
@@ -27,6 +26,7 @@ class SumsEmitter(ElementEmitter):
         self.deep = blocks_inside(nest, nest.loops_of(self.shared)[-1])
         threads = [loop for loop in nest.loops if loop.kind is Kind.THREAD]
         kept = [loop for loop in nest.loops if not nest.label(loop.label).summed]
+        self.require_single_sums()
         _refuse_other_forms(nest, kept, threads)
         self.across = blocks_inside(nest, kept[-1]) if kept and kept[-1].kind is Kind.THREAD else 1
         self.apart = self.across if threads[-1].label != self.shared else 1     # threads that share a sum
@@ -102,7 +102,7 @@ class SumsEmitter(ElementEmitter):
         half = self.deep // 2
         through_memory = half * self.apart >= WARP
         if through_memory:
-            self.line(1, f"shared = cuda.shared.array({self.across * self.deep * itemsize}, 'uint8', 16)")
+            self.share_memory("shared", self.across * self.deep * itemsize)
             self.line(1, "keep(shared, thread, total)")
         while half:
             distance = half * self.apart
@@ -122,9 +122,11 @@ def _refuse_other_forms(nest: LoopNest, kept, threads) -> None:
     loops = [loop for loop in nest.loops_of(label) if loop.kind is not Kind.BLOCK]
     others = [loop for loop in nest.loops if nest.label(loop.label).summed and loop.label != label]
     is_sum = [loop.kind for loop in loops] == [Kind.SERIAL, Kind.THREAD] and loops[0].step.bit_count() == 1
+    thread_counts = [blocks_inside(nest, loop) for loop in threads]
+    in_warps = threads_of(nest) % WARP == 0 and all(count.bit_count() == 1 for count in thread_counts)
     is_output = (len({loop.label for loop in kept}) <= 1
                  and [loop.kind for loop in kept] in ([], [Kind.BLOCK], [Kind.BLOCK, Kind.THREAD]))
-    if not (is_sum and is_output and all(loop.kind is Kind.SERIAL and loop.step == 1 for loop in others)):
+    if not (is_sum and is_output and in_warps and all(loop.kind is Kind.SERIAL and loop.step == 1 for loop in others)):
         raise ScheduleError(f"threads share the sum of {label} where it has a plain loop over blocks of a power of two "
                             "and a loop over threads inside, and the output one loop over blocks, and one over threads "
-                            "at most")
+                            "at most; all threads are powers of two, and whole warps")

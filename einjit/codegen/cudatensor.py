@@ -18,11 +18,16 @@ class TensorEmitter(Emitter):
 
     def __init__(self, nest: LoopNest, taken: Access):
         super().__init__(nest, taken)
+        self.require_product()
         self.shares = {share.tensor: share for share in nest.shares}
         self.serial = nest.shares[0].serial
         _refuse_other_forms(nest, self.shares)
         self.bk = next(loop.step for loop in nest.loops_of(self.serial) if loop.kind is Kind.SERIAL)
         self.panels = {name: self._panel(share) for name, share in self.shares.items()}
+        for name, panel in self.panels.items():
+            if panel.size * panel.depth % (panel.chunk * panel.threads):
+                raise ScheduleError(f"{panel.threads} threads cannot fill the {panel.size} x {panel.depth} panel of "
+                                    f"{name} evenly in chunks of {panel.chunk}")
         self.starts = {"a": 0, "b": self.panels["a"].bytes}
         self.stage = self.panels["a"].bytes + self.panels["b"].bytes
         self.m, self.n = (self.shares[name].panel for name in ("a", "b"))
@@ -41,7 +46,7 @@ class TensorEmitter(Emitter):
                         "nothing = starting(spec)", "commit = committing()", "wait = waiting()",
                         "multiply_add = multiplying(spec)", "write = writing(spec)",
                         "block_anew = reading('ctaid')", "thread_anew = reading('tid')"]
-        self.line(1, f"shared = cuda.shared.array({2 * self.stage}, 'uint8', 16)")
+        self.share_memory("shared", 2 * self.stage)
         self.place_block(1)
         self._place_warp("cuda.threadIdx.x")
         bases = self.place_in_batch(1, self.nest.inputs)
@@ -57,7 +62,7 @@ class TensorEmitter(Emitter):
         # What only the output needs is found anew, for it not to occupy registers meanwhile.
         self.place_block(1, "block_anew()")
         self._place_warp("thread_anew()")
-        self._write(self._out())
+        self._write(self.place_out())
 
     def _place_warp(self, index: str) -> None:
         across = self._warps(self.n)
@@ -87,11 +92,7 @@ class TensorEmitter(Emitter):
 
     def _first_block(self) -> None:
         """Copy the first block, which is the one with the edge of the sum: all others are whole."""
-        start = self.place_range(1, self.serial)
-        length = f"{self.serial}_end - {start}" if start else f"{self.serial}_end"
-        self.line(1, f"first = {self.position(f'({length} - 1) % {self.bk} + 1')}")
-        self.line(1, f"following = {self.position(f'{start} + first' if start else 'first')}")
-        begin = f"{start} + " if start else ""
+        begin = self.place_first_block(self.serial, self.bk)
         for name in ("a", "b"):
             self.line(1, f"{name}_depth = {self.position(f'{begin}{name}_serial')}")
             self._copy(1, name, f"{name}_write", edge="following")
@@ -138,10 +139,6 @@ class TensorEmitter(Emitter):
         self.line(2, f"half = uint32({self.stage} - half)")
         self.line(2, f"following = {self.position(f'following + {self.bk}')}")
 
-    def _out(self) -> str:
-        """Where the output begins; placed last, for its address to need no registers in the loop."""
-        return self.place_part(1, self.place_in_batch(1, [self.nest.out])["out"])
-
     def _write(self, base: str) -> None:
         pairs = "out" in self.access.vectors
         rows = [16 * i + 8 * h for i in range(self.panels["a"].warp // 16) for h in range(2)]
@@ -153,15 +150,18 @@ class TensorEmitter(Emitter):
 
 def _refuse_other_forms(nest: LoopNest, shares: dict[str, Share]) -> None:
     tensor = {loop.label: loop for loop in nest.loops if loop.kind is Kind.TENSOR}
-    fits = set(shares) == {"a", "b"} and len(tensor) == 3
+    inputs = {t.dtype for t in nest.inputs}
+    fits = (set(shares) == {"a", "b"} and len(tensor) == 3 and len(inputs) == 1 and nest.accumulator == "float32"
+            and inputs <= {"float16", "bfloat16"})
     if fits:
         sizes = [(shares["a"].panel, 16), (shares["b"].panel, 8), (shares["a"].serial, 16)]
         kinds = {label: [loop.kind for loop in nest.loops_of(label)] for label, _ in sizes}
         panel = [Kind.BLOCK, Kind.THREAD, Kind.UNROLLED, Kind.TENSOR]
         fits = (all(label in tensor and nest.loops_of(label)[-2].step == size for label, size in sizes)
                 and kinds[sizes[0][0]] == kinds[sizes[1][0]] == panel
-                and kinds[sizes[2][0]][-3:] == [Kind.SERIAL, Kind.UNROLLED, Kind.TENSOR])
+                and kinds[sizes[2][0]][-3:] == [Kind.SERIAL, Kind.UNROLLED, Kind.TENSOR]
+                and len(kinds[sizes[2][0]]) <= 4)
     if not fits:
         raise ScheduleError("tensor cores compute 16 x 8 x 16: rows and columns have loops over blocks, warps "
                             "(threads) and unrolled tiles, the sum a plain loop and unrolled tiles; both operands are "
-                            "shared")
+                            "shared, of float16 or of bfloat16, and summed in float32")

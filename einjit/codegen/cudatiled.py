@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import ScheduleError
 from ..ir import Kind, LoopNest, Share
 from ..verify import blocks_inside, threads_of
 from .cudaemitter import Access, Emitter
@@ -17,11 +18,14 @@ class TiledEmitter(Emitter):
 
     def __init__(self, nest: LoopNest, taken: Access):
         super().__init__(nest, taken)
+        self.require_product()
         self.serial = nest.shares[0].serial
         self.bk = next(loop.step for loop in nest.loops_of(self.serial) if loop.kind is Kind.SERIAL)
         self.fragment = fragment_of(nest)
         self.threads = threads_of(nest)
         self.panels = {share.tensor: self._panel(share) for share in nest.shares}
+        for name, panel in self.panels.items():
+            _require_even_filling(name, panel)
         self.stage = sum(panel.bytes for panel in self.panels.values())
         self.starts = {}
         at = 0
@@ -48,7 +52,7 @@ class TiledEmitter(Emitter):
                         "block_anew = reading('ctaid')", "thread_anew = reading('tid')"]
         for name in self.panels:
             self.header += [f"load_{name} = loading(panel_{name})", f"keep_{name} = keeping(panel_{name})"]
-        self.line(1, f"shared = cuda.shared.array({2 * self.stage}, 'uint8', 16)")
+        self.share_memory("shared", 2 * self.stage)
         self.place_block(1)
         self._place_thread("cuda.threadIdx.x")
         bases = self.place_in_batch(1, self.nest.inputs)
@@ -64,7 +68,7 @@ class TiledEmitter(Emitter):
         # What only the output needs is found anew, for it not to occupy registers meanwhile.
         self.place_block(1, "block_anew()")
         self._place_thread("thread_anew()")
-        self._write(m, n, self._out())
+        self._write(m, n, self.place_out())
 
     def _place_loads(self, share: Share, base: str) -> None:
         """What each thread copies: its positions on the panel and on the serial label, where these are in memory, and
@@ -98,11 +102,7 @@ class TiledEmitter(Emitter):
 
     def _first_block(self) -> None:
         """Load the first block, which is the one with the edge of the sum: all others are whole."""
-        start = self.place_range(1, self.serial)
-        length = f"{self.serial}_end - {start}" if start else f"{self.serial}_end"
-        self.line(1, f"first = {self.position(f'({length} - 1) % {self.bk} + 1')}")
-        self.line(1, f"following = {self.position(f'{start} + first' if start else 'first')}")
-        begin = f"{start} + " if start else ""
+        begin = self.place_first_block(self.serial, self.bk)
         for share in self.nest.shares:
             self.line(1, f"{share.tensor}_depth = {self.position(f'{begin}{share.tensor}_serial')}")
             self._load(1, share, edge="following")
@@ -155,10 +155,6 @@ class TiledEmitter(Emitter):
         self.line(1, f"{m}_thread = uint32(thread // {across})")
         self.line(1, f"{n}_thread = uint32(thread % {across})")
 
-    def _out(self) -> str:
-        """Where the output begins; placed last, for its address to need no registers in the loop."""
-        return self.place_part(1, self.place_in_batch(1, [self.nest.out])["out"])
-
     def _write(self, m: str, n: str, base: str) -> None:
         step = self.fragment if "out" in self.access.vectors else 1
         own = f"{m}_thread * {self.fragment}", f"{n}_thread * {self.fragment}"
@@ -171,3 +167,39 @@ def fragment_of(nest: LoopNest) -> int:
     """Neighbouring positions that a thread has of a panel's label."""
     (panel, *_) = (share.panel for share in nest.shares)
     return next(loop.step for loop in nest.loops_of(panel) if loop.kind is Kind.THREAD)
+
+
+def refuse_other_forms(nest: LoopNest) -> None:
+    """Raise `ScheduleError` for a nest with shared operands that this emitter does not know."""
+    shares = {share.tensor: share for share in nest.shares}
+    panel = [Kind.BLOCK, Kind.THREAD]
+    fits = set(shares) == {"a", "b"} and np.dtype(nest.accumulator).itemsize >= 4
+    if fits:
+        panels, serial = [shares[name].panel for name in ("a", "b")], shares["a"].serial
+        steps = {label: [loop.step for loop in nest.loops_of(label)] for label in panels}
+        kinds = {label: [loop.kind for loop in nest.loops_of(label)] for label in (*panels, serial)}
+        bound = {label: [kind for kind in kinds[label] if kind is not Kind.UNROLLED] for label in panels}
+        order = [loop.label for loop in nest.loops if loop.kind is Kind.THREAD]
+        widths = {next(step for step, kind in zip(steps[label], kinds[label]) if kind is Kind.THREAD)
+                  for label in panels}
+        fits = (all(bound[label] == panel and len(steps[label]) <= 4 and kinds[label][0] is Kind.BLOCK
+                    and steps[label][-1] == 1 for label in panels)
+                and kinds[serial][-2:] == [Kind.SERIAL, Kind.UNROLLED] and len(kinds[serial]) <= 3
+                and shares["b"].serial == serial and order == panels and len(widths) == 1
+                and widths.pop() * np.dtype(nest.accumulator).itemsize <= 16
+                and all(loop.step == 1 for loop in nest.loops if loop.label not in (*panels, serial)))
+    if not fits:
+        raise ScheduleError("a tile of products has rows and columns, the rows' first, in loops over blocks, unrolled "
+                            "parts if there are several, threads, and unrolled fragments of up to 16 bytes, as many "
+                            "of both; the sum in a plain loop over unrolled blocks; other labels in blocks of one "
+                            "position; sums of 4 bytes or more; and both operands shared")
+
+
+def _require_even_filling(name: str, panel: Panel) -> None:
+    """All threads copy as many chunks."""
+    along = min(2, panel.depth // panel.fragment) * panel.size if panel.turned else panel.size // panel.fragment
+    even = (along and panel.size % panel.part == 0 and panel.depth % panel.fragment == 0 and panel.threads % along == 0
+            and panel.size * panel.depth % (panel.fragment * panel.threads) == 0)
+    if not even:
+        raise ScheduleError(f"{panel.threads} threads cannot fill the {panel.size} x {panel.depth} panel of {name} "
+                            f"evenly in chunks of {panel.fragment}")

@@ -5,10 +5,9 @@ import numpy as np
 
 from ..errors import ScheduleError
 from ..ir import Kind, LoopNest, Share, Tensor
+from ..verify import WARP
 from .cudaelement import ElementEmitter
 from .gpuspecs import Element
-
-WARP = 32
 
 
 class TurnedEmitter(ElementEmitter):
@@ -38,7 +37,7 @@ class TurnedEmitter(ElementEmitter):
     def _fetch(self, t: Tensor, base: str) -> None:
         itemsize = np.dtype(t.dtype).itemsize
         self.header += [f"fetch_{t.name} = fetching({t.dtype!r})"]
-        self.line(1, f"{t.name}_square = cuda.shared.array({WARP * _pitch(t) * itemsize}, 'uint8', 16)")
+        self.share_memory(f"{t.name}_square", WARP * _pitch(t) * itemsize)
         u, v = self._firsts()
         self.line(1, f"{t.name}_{self.along} = {self.position(f'{u} + lane')}")
         (along,) = self.offsets(1, self.along, f"{t.name}_{self.along}", [t])[t.name]
@@ -82,7 +81,10 @@ def _rows_of_square(nest: LoopNest, share: Share) -> int:
     forms = [[loop.kind for loop in loops] for loops in (along, unit)]
     if (forms != [[Kind.BLOCK, Kind.UNROLLED, Kind.THREAD], [Kind.BLOCK, Kind.THREAD]] or along[0].step != WARP
             or unit[0].step != WARP or nest.loops[-1].label != share.serial
+            or any(loop.step > 1 for loop in nest.loops if loop.label not in (share.panel, share.serial))
+            or any(len(nest.label(label).members) > 1 for label in (share.panel, share.serial))
             or {(s.panel, s.serial) for s in nest.shares} != {(share.panel, share.serial)}):
         raise ScheduleError(f"a map shares squares of {WARP} x {WARP}: blocks of both labels, on the first unrolled "
-                            "blocks of rows and a loop over threads, on the second the innermost loop over threads")
+                            "blocks of rows and a loop over threads, on the second the innermost loop over "
+                            "threads, none of them fused; other labels have blocks of one position")
     return along[1].step

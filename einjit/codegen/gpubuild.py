@@ -17,7 +17,6 @@ from ..errors import EinjitError
 from .build import python_function
 from .source import Source
 
-SHARED_BYTES = 48 * 1024    # static shared memory of a block, on every GPU
 
 
 class CudaUnavailable(EinjitError, RuntimeError):

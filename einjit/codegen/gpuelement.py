@@ -30,28 +30,25 @@ def valuing(spec: Element, shared: tuple[bool, ...] = ()):
     `shared` names lie in slots of shared memory."""
     accumulator = el.Element.of(spec.accumulator)
 
+    def evaluated(builder, inputs):
+        return gv.packed(builder, [arith.evaluate(builder, accumulator, spec.body, inputs)])
+
     @intrinsic
     def value(typingctx, addresses):
         def codegen(context, builder, signature, args):
-            inputs = _inputs(builder, spec, args[0])
-            return gv.packed(builder, [arith.evaluate(builder, accumulator, spec.body, inputs)])
+            return evaluated(builder, _inputs(builder, spec, args[0]))
 
         return gv.values_type(accumulator, 1)(addresses), codegen
 
     @intrinsic
     def value_shared(typingctx, places, squares):
         def codegen(context, builder, signature, args):
-            inputs, taken = [], 0
-            for i, dtype in enumerate(spec.inputs):
-                source, place = el.Element.of(dtype), builder.extract_value(args[0], i)
-                if shared[i]:
-                    square = builder.extract_value(args[1], taken)
-                    found = _in_slot(context, builder, source, signature.args[1][taken], square, place)
-                    taken += 1
-                else:
-                    (found,) = gv.load(builder, source, place)
-                inputs.append(el.convert(builder, source, accumulator, found))
-            return gv.packed(builder, [arith.evaluate(builder, accumulator, spec.body, inputs)])
+            def in_square(i: int, element: el.Element, slot: ir.Value) -> el.Lanes:
+                taken = sum(shared[:i])
+                square = builder.extract_value(args[1], taken)
+                return _in_slot(context, builder, element, signature.args[1][taken], square, slot)
+
+            return evaluated(builder, _inputs(builder, spec, args[0], shared, in_square))
 
         return gv.values_type(accumulator, 1)(places, squares), codegen
 
@@ -65,15 +62,18 @@ def fetching(dtype: str):
     @intrinsic
     def fetch(typingctx, shared, slot, address):
         def codegen(context, builder, signature, args):
-            values = gv.load(builder, element, args[2])
-            raw = gv.joined(builder, element, values)
-            pointer = _slot(context, builder, element, signature.args[0], args[0], args[1])
-            builder.store(raw, pointer, align=element.itemsize)
-            return context.get_dummy_value()
+            return _keep(context, builder, signature, args, element, gv.load(builder, element, args[2]))
 
         return types.void(shared, types.uint32, gv.ADDRESS), codegen
 
     return fetch
+
+
+def _keep(context, builder, signature, args, element: el.Element, values: list[el.Lanes]):
+    """An element into the slot of shared memory that the first two arguments of an intrinsic name."""
+    pointer = _slot(context, builder, element, signature.args[0], args[0], args[1])
+    builder.store(gv.joined(builder, element, values), pointer, align=element.itemsize)
+    return context.get_dummy_value()
 
 
 def _in_slot(context, builder, element: el.Element, array_type, array, slot: ir.Value) -> el.Lanes:
@@ -122,12 +122,12 @@ def writing(spec: Element):
     return write
 
 
-def _inputs(builder, spec: Element, addresses: ir.Value) -> list[el.Lanes]:
-    """The inputs' elements, converted."""
+def _inputs(builder, spec: Element, places: ir.Value, shared: tuple[bool, ...] = (), in_square=None) -> list[el.Lanes]:
+    """The inputs' elements, converted: from device memory, or those that are `shared` by `in_square`."""
     accumulator, found = el.Element.of(spec.accumulator), []
     for i, dtype in enumerate(spec.inputs):
-        source = el.Element.of(dtype)
-        (value,) = gv.load(builder, source, builder.extract_value(addresses, i))
+        source, place = el.Element.of(dtype), builder.extract_value(places, i)
+        value = in_square(i, source, place) if shared and shared[i] else gv.load(builder, source, place)[0]
         found.append(el.convert(builder, source, accumulator, value))
     return found
 
@@ -141,10 +141,7 @@ def keeping(spec: Element):
     @intrinsic
     def keep(typingctx, shared, slot, total):
         def codegen(context, builder, signature, args):
-            raw = gv.joined(builder, accumulator, gv.unpacked(builder, accumulator, args[2]))
-            pointer = _slot(context, builder, accumulator, signature.args[0], args[0], args[1])
-            builder.store(raw, pointer, align=accumulator.itemsize)
-            return context.get_dummy_value()
+            return _keep(context, builder, signature, args, accumulator, gv.unpacked(builder, accumulator, args[2]))
 
         return types.void(shared, types.uint32, total), codegen
 
@@ -159,8 +156,7 @@ def folding(spec: Element):
     def fold(typingctx, total, shared, slot):
         def codegen(context, builder, signature, args):
             other = _in_slot(context, builder, accumulator, signature.args[1], args[1], args[2])
-            (own,) = gv.unpacked(builder, accumulator, args[0])
-            return gv.packed(builder, [arith.combine(builder, accumulator, spec.reduce, own, other)])
+            return _with_other(builder, spec, args[0], other)
 
         return total(total, shared, types.uint32), codegen
 
@@ -176,11 +172,18 @@ def shuffling(spec: Element):
         def codegen(context, builder, signature, args):
             (own,) = gv.unpacked(builder, accumulator, args[0])
             parts = tuple(_from_lane(builder, part, args[1]) for part in own.parts)
-            return gv.packed(builder, [arith.combine(builder, accumulator, spec.reduce, own, el.Lanes(parts, 1))])
+            return _with_other(builder, spec, args[0], el.Lanes(parts, 1))
 
         return total(total, types.uint32), codegen
 
     return shuffle
+
+
+def _with_other(builder, spec: Element, total: ir.Value, other: el.Lanes) -> ir.Value:
+    """A thread's total with another thread's."""
+    accumulator = el.Element.of(spec.accumulator)
+    (own,) = gv.unpacked(builder, accumulator, total)
+    return gv.packed(builder, [arith.combine(builder, accumulator, spec.reduce, own, other)])
 
 
 def _from_lane(builder, part: ir.Value, distance: ir.Value) -> ir.Value:

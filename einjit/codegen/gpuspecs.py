@@ -7,6 +7,7 @@ import numpy as np
 
 from ..expr import Expr
 
+SHARED_BYTES = 48 * 1024    # static shared memory of a block, on every GPU
 PADDING = 4         # elements behind each row of a panel, so that rows begin in other banks of shared memory
 SECTOR_CHUNKS = 2   # chunks of 16 bytes in a sector of memory: neighbouring threads read both
 

@@ -12,11 +12,13 @@ IN_WORKSPACE = ("table", "pack", "copy", "stage")
 
 @dataclass(frozen=True)
 class Word:
-    """One int64 of the parameter block. `what`: lo, hi (range of a label), step (of its index-th loop),
-    stride (of a tensor along a label), digits (description of a fused label), apart and extent (of the dimension
-    of a fused label in which a tensor is contiguous: positions between neighbours, and its own), row (bytes from one
-    row of a tensor's copy to the next), or a place in the workspace: table (of offsets of a tensor along a label),
-    pack or copy (buffer of a tensor), stage (buffer of the output's blocks)."""
+    """One int64 of the parameter block, or one argument of a GPU's kernel. `what`: lo, hi (range of a label), step (of
+    its index-th loop), stride (of a tensor along a label), digits (description of a fused label), apart and extent (of
+    the dimension of a fused label in which a tensor is contiguous: positions between neighbours, and its own), row
+    (bytes from one row of a tensor's copy to the next), or a place in the workspace: table (of offsets of a tensor
+    along a label), pack or copy (buffer of a tensor), stage (buffer of the output's blocks). On a GPU stride and size
+    are of a member of a label; count (positions of a label), blocks (in a grid along it), chunk (positions of a part
+    of a sum), part (bytes from the results of one part to the next's)."""
 
     what: str
     label: str = ""

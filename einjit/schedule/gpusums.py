@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from ..contraction import Contraction, Dimension
 from ..machine import Gpu
+from ..verify import WARP
 from .choice import Choice, by_stride, extent, names, summed
 from .opts import Bind, Fuse, Opt, Reorder, Share, Split, Unroll
 
 THREADS = 256               # of a block
-WARP = 32
 LONG_SUM = 32               # positions, from which on threads share a sum
 FEW_ELEMENTS = 256          # of the output for each multiprocessor, below which it would idle
 SHORT_PART = 8              # positions that each thread adds up of a part, at the least
